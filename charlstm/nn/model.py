@@ -1,0 +1,253 @@
+"""The model: characters in, a stack of LSTM layers, a softmax projection, and every gradient back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from charlstm.nn import lstm
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.loss import softmax_cross_entropy
+from charlstm.nn.types import Array, Arrays, Ids
+
+
+@dataclass
+class State:
+    """What the model remembers between windows: h and c of every layer, each (L, H, N)."""
+
+    h: Array
+    c: Array
+
+    @classmethod
+    def zero(cls, config: ModelConfig, N: int, dtype: DTypeLike = np.float32) -> State:
+        """The state before the first character of N streams."""
+        shape = (config.layers, config.hidden, N)
+        return cls(np.zeros(shape, dtype), np.zeros(shape, dtype))
+
+    def forget(self, streams: Array) -> State:
+        """A copy in which the streams where the boolean mask (N,) is true start from zero."""
+        keep = ~streams
+        return State(self.h * keep, self.c * keep)
+
+
+@dataclass
+class Workspace:
+    """All buffers that training on windows of one size needs, made once and passed to every call.
+
+    Together (16 L H + 2 D + (L - 1) H + V) * T * N numbers, and what dropout and the top gradient take beside: at most
+    (L + 1) H * T * N.
+    """
+
+    T: int
+    N: int
+    tapes: list[lstm.Tape]
+    inputs: Array  # (D, T, N)    one-hot or embedded characters
+    outputs: list[Array]  # per layer (H, T, N)    what it passes up, after dropout
+    masks: list[Array | None]  # per layer (H, 1, N)    None without dropout
+    logits: Array  # (V, T*N)
+
+    @classmethod
+    def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
+        """Buffers for windows of T steps and N streams."""
+        H, widths = config.hidden, [config.input_width] + [config.hidden] * (config.layers - 1)
+        tapes = [lstm.Tape.empty(D, H, T, N, dtype) for D in widths]
+        return cls(
+            T=T,
+            N=N,
+            tapes=tapes,
+            inputs=np.zeros((config.input_width, T, N), dtype),
+            outputs=[tape.h[:, 1:] for tape in tapes],
+            masks=[None] * config.layers,
+            logits=np.empty((config.vocabulary, T * N), dtype),
+        )
+
+
+def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in their fixed order.
+
+    ``embed.E`` (E, V) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
+    every layer; ``out.W`` (V, H), ``out.b`` (V,).
+    """
+    V, H, D = config.vocabulary, config.hidden, config.input_width
+    result: dict[str, tuple[int, ...]] = {"embed.E": (config.embedding, V)} if config.embedding else {}
+    for name in layer_names(config):
+        result |= {f"{name}.W": (4 * H, D), f"{name}.U": (4 * H, H), f"{name}.b": (4 * H,)}
+        D = H
+    return result | {"out.W": (V, H), "out.b": (V,)}
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """``layer1`` … ``layerL``, from the text upwards."""
+    return [f"layer{k + 1}" for k in range(config.layers)]
+
+
+def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> Arrays:
+    """Draw all parameters; nothing else in the program ever initialises one."""
+    params: Arrays = {}
+    if config.embedding:
+        params["embed.E"] = rng.standard_normal((config.embedding, config.vocabulary)).astype(dtype)
+    D = config.input_width
+    for name in layer_names(config):
+        params |= {f"{name}.{key}": value for key, value in lstm.init(rng, D, config.hidden, dtype).items()}
+        D = config.hidden
+    bound = config.hidden**-0.5
+    params["out.W"] = rng.uniform(-bound, bound, (config.vocabulary, config.hidden)).astype(dtype)
+    params["out.b"] = np.zeros(config.vocabulary, dtype)
+    return params
+
+
+def forward(
+    params: Arrays,
+    config: ModelConfig,
+    ids: Ids,
+    state: State,
+    work: Workspace,
+    rng: np.random.Generator | None = None,
+) -> tuple[Array, State]:
+    """Run a window of characters through the model.
+
+    Args:
+        ids: (T, N) characters.
+        state: what the window before left behind.
+        work: buffers for exactly this window size.
+        rng: draws the dropout masks; None runs without dropout, as evaluation does.
+
+    Returns:
+        logits (V, T*N), column t*N + n for step t of stream n, a view into the workspace; the state after the window.
+    """
+    y = _encode(params, config, ids, work)
+    after = State(np.empty_like(state.h), np.empty_like(state.c))
+    for k, name in enumerate(layer_names(config)):
+        y, after.h[k], after.c[k] = lstm.forward(part(params, name), y, state.h[k], state.c[k], work.tapes[k])
+        y = work.outputs[k] = _drop(y, k, config, work, rng)
+    np.matmul(params["out.W"], _columns(y), out=work.logits)
+    work.logits += params["out.b"][:, None]
+    return work.logits, after
+
+
+def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, work: Workspace) -> Arrays:
+    """Gradients of every parameter, from d_logits (V, T*N) and what `forward` of the same ids (T, N) left in the workspace.
+
+    The gradient into the state before the window is cut: truncated BPTT (Williams & Peng 1990).
+    """
+    grads = {"out.W": d_logits @ _columns(work.outputs[-1]).T, "out.b": d_logits.sum(axis=1)}
+    d_y: Array = np.matmul(params["out.W"].T, d_logits).reshape(config.hidden, work.T, work.N)
+    cut = np.zeros((config.hidden, work.N), d_y.dtype)
+    for k, name in reversed(list(enumerate(layer_names(config)))):
+        mask = work.masks[k]
+        if mask is not None:
+            d_y *= mask
+        need_d_x = k > 0 or config.embedding > 0
+        layer_grads, d_x, _, _ = lstm.backward(part(params, name), d_y, cut, cut, work.tapes[k], need_d_x=need_d_x)
+        grads |= {f"{name}.{key}": value for key, value in layer_grads.items()}
+        if d_x is not None:
+            d_y = d_x
+    if config.embedding:
+        grads["embed.E"] = _sum_by_id(d_y.reshape(config.embedding, -1), ids.reshape(-1), config.vocabulary)
+    return {name: grads[name] for name in params}
+
+
+def loss_and_gradients(
+    params: Arrays,
+    config: ModelConfig,
+    inputs: Ids,
+    targets: Ids,
+    state: State,
+    work: Workspace,
+    rng: np.random.Generator | None = None,
+    share: float = 1.0,
+) -> tuple[float, Arrays, State]:
+    """Mean loss (nats a character) of predicting targets (T, N) from inputs (T, N), its gradients, and the state after.
+
+    Loss and gradients are multiplied with `share`: what these streams count for where they are a part of more.
+    """
+    logits, after = forward(params, config, inputs, state, work, rng)
+    loss, d_logits = softmax_cross_entropy(logits, targets.reshape(-1))
+    if share != 1:
+        d_logits *= share
+    return share * loss, backward(params, config, d_logits, inputs, work), after
+
+
+def part(params: Arrays, name: str) -> Arrays:
+    """The parameters of one layer, under their names inside it: W, U, b."""
+    return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}
+
+
+def _columns(y: Array) -> Array:
+    """(H, T, N) as the matrix (H, T*N)."""
+    return y.reshape(len(y), -1)
+
+
+def _encode(params: Arrays, config: ModelConfig, ids: Ids, work: Workspace) -> Array:
+    """Characters (T, N) as input columns (D, T, N): embedded, or one-hot."""
+    x = work.inputs
+    if config.embedding:
+        np.take(params["embed.E"], ids, axis=1, out=x, mode="clip")
+    else:
+        x.fill(0)
+        _columns(x)[ids.reshape(-1), np.arange(ids.size)] = 1
+    return x
+
+
+def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None) -> Array:
+    """Inverted dropout of layer k's output (H, T, N), one mask for all steps of the window (Gal & Ghahramani 2016)."""
+    if rng is None or config.dropout == 0:
+        work.masks[k] = None
+        return y
+    keep = 1 - config.dropout
+    mask = (rng.random((len(y), 1, work.N), dtype=np.float32) < keep).astype(y.dtype)
+    mask /= keep
+    work.masks[k] = mask
+    dropped: Array = y * mask
+    return dropped
+
+
+def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
+    """Add up the columns of d (E, M) that belong to the same of V ids (M,): (E, V)."""
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    total = np.zeros((len(d), V), d.dtype)
+    total[:, ordered[starts]] = np.add.reduceat(d[:, order], starts, axis=1)
+    return total
+
+
+@dataclass(frozen=True)
+class StepWeights:
+    """The parameters arranged for one step at a time, as sampling takes them; made once a model by `step_weights`."""
+
+    first: Array  # (V, 4H)    what each character gives to the first layer's gates, bias included
+    recurrent: list[Array]  # (4H, H) of the first layer, (4H, 2H) of the others: U, or W beside U
+    bias: list[Array]  # (4H, 1) of the layers above the first
+    top: Array  # (V, H)    the projection
+    top_bias: Array  # (V, 1)
+
+
+def step_weights(params: Arrays, config: ModelConfig) -> StepWeights:
+    """Arrange parameters for `step`. The sigmoids' halving (see `lstm.halve_sigmoid_rows`) is folded in."""
+    H, names = config.hidden, layer_names(config)
+    layers = [{key: lstm.halve_sigmoid_rows(value, H) for key, value in part(params, name).items()} for name in names]
+    W = layers[0]["W"] @ params["embed.E"] if config.embedding else layers[0]["W"]  # (4H, V)
+    return StepWeights(
+        first=np.ascontiguousarray((W + layers[0]["b"][:, None]).T),
+        recurrent=[layers[0]["U"]] + [np.hstack([layer["W"], layer["U"]]) for layer in layers[1:]],
+        bias=[layer["b"][:, None] for layer in layers[1:]],
+        top=params["out.W"],
+        top_bias=params["out.b"][:, None],
+    )
+
+
+def step(weights: StepWeights, ids: Ids, state: State) -> Array:
+    """Feed one character to each of N streams: ids (N,). Moves `state` on **in place** and returns logits (V, N)."""
+    z = weights.recurrent[0] @ state.h[0]
+    z += weights.first[ids].T
+    for k in range(len(weights.recurrent)):
+        if k > 0:
+            z = weights.recurrent[k] @ np.concatenate((state.h[k - 1], state.h[k]))
+            z += weights.bias[k - 1]
+        lstm.step(z, state.h[k], state.c[k])
+    logits: Array = weights.top @ state.h[-1]
+    logits += weights.top_bias
+    return logits

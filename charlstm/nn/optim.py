@@ -1,0 +1,90 @@
+"""Optimizers: slots and an update for each, and clipping as a step of its own.
+
+An optimizer is a function over the flat dict of parameters. It never learns what a layer is, and it remembers nothing: the slots
+are arrays under the parameters' names that the caller keeps, saves and passes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from charlstm.nn.types import Array, Arrays
+
+ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.99, 1e-8
+"""Decay of the mean and of the mean square, and the term that keeps the quotient finite. 0.99 rather than 0.999: runs are short."""
+
+RMSPROP_DECAY, RMSPROP_EPSILON = 0.95, 1e-8
+
+
+def norm(arrays: Arrays) -> float:
+    """Euclidean norm of all arrays taken as one vector; inf or nan where one of them is not finite."""
+    return math.sqrt(sum(float(np.dot(flat, flat)) for flat in (a.reshape(-1) for a in arrays.values())))
+
+
+def clip_global_norm(grads: Arrays, limit: float) -> float:
+    """Scale all gradients **in place** so that their global norm is at most `limit` (Pascanu et al. 2013); 0 leaves them alone.
+
+    Returns:
+        the norm before clipping.
+    """
+    before = norm(grads)
+    if 0 < limit < before < math.inf:
+        for g in grads.values():
+            g *= limit / before
+    return before
+
+
+def empty_slots(optimizer: str, params: Arrays) -> Arrays:
+    """Zeroed slots ``<slot>/<parameter>`` for one of the names in `UPDATES`."""
+    return {f"{slot}/{name}": np.zeros_like(p) for slot in SLOTS[optimizer] for name, p in params.items()}
+
+
+def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+    """Adam (Kingma & Ba 2015, alg. 1), **in place**; t counts updates from 1. Overwrites the gradients.
+
+    ::
+
+        m = β1 m + (1 - β1) g            v = β2 v + (1 - β2) g²
+        p = p - lr * m / (1 - β1^t) / (sqrt(v / (1 - β2^t)) + ε)
+    """
+    rate = lr / (1 - ADAM_BETA1**t)
+    spread = 1 / math.sqrt(1 - ADAM_BETA2**t)
+    for name, p in params.items():
+        g, m, v = grads[name], slots[f"m/{name}"], slots[f"v/{name}"]
+        scratch: Array = (1 - ADAM_BETA1) * g
+        m *= ADAM_BETA1
+        m += scratch
+        g *= g
+        g *= 1 - ADAM_BETA2
+        v *= ADAM_BETA2
+        v += g
+        np.sqrt(v, out=scratch)
+        scratch *= spread
+        scratch += ADAM_EPSILON
+        np.divide(m, scratch, out=scratch)
+        scratch *= rate
+        p -= scratch
+
+
+def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+    """RMSProp (Tieleman & Hinton 2012, lecture 6.5): p = p - lr * g / (sqrt(s) + ε), s a running mean of g². **In place**."""
+    for name, p in params.items():
+        g, s = grads[name], slots[f"s/{name}"]
+        s *= RMSPROP_DECAY
+        s += (1 - RMSPROP_DECAY) * (g * g)
+        p -= lr * g / (np.sqrt(s) + RMSPROP_EPSILON)
+
+
+def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+    """Plain stochastic gradient descent: p = p - lr * g, **in place**."""
+    for name, p in params.items():
+        p -= lr * grads[name]
+
+
+Update = Callable[[Arrays, Arrays, Arrays, float, int], None]
+
+SLOTS: dict[str, tuple[str, ...]] = {"adam": ("m", "v"), "rmsprop": ("s",), "sgd": ()}
+UPDATES: dict[str, Update] = {"adam": adam, "rmsprop": rmsprop, "sgd": sgd}

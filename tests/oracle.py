@@ -1,0 +1,60 @@
+"""The plain form: gate by gate, step by step, nothing fused, one stream at a time. Slow, and easy to believe."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.types import Array, Arrays, Ids
+
+
+def sigmoid(z: Array) -> Array:
+    return np.array([1 / (1 + math.exp(-v)) if v >= 0 else math.exp(v) / (1 + math.exp(v)) for v in z])
+
+
+def layer(params: Arrays, x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+    """x (D, T), h (H,), c (H,) -> y (H, T), h, c."""
+    H = len(h)
+    gate = {name: slice(k * H, (k + 1) * H) for k, name in enumerate("ifog")}
+
+    def pre(name: str, t: int) -> Array:
+        rows = gate[name]
+        return params["W"][rows] @ x[:, t] + params["U"][rows] @ h + params["b"][rows]
+
+    y = []
+    for t in range(x.shape[1]):
+        i, f, o = sigmoid(pre("i", t)), sigmoid(pre("f", t)), sigmoid(pre("o", t))
+        g = np.tanh(pre("g", t))
+        c = f * c + i * g
+        h = o * np.tanh(c)
+        y.append(h)
+    return np.stack(y, axis=1), h, c
+
+
+def logits(params: Arrays, config: ModelConfig, ids: Ids, h: Array, c: Array) -> Array:
+    """Logits (V, T, N) of ids (T, N) from state h, c (L, H, N)."""
+    T, N = ids.shape
+    result = np.empty((config.vocabulary, T, N))
+    for n in range(N):
+        if config.embedding:
+            x = np.stack([params["embed.E"][:, i] for i in ids[:, n]], axis=1)
+        else:
+            x = np.stack([np.eye(config.vocabulary)[i] for i in ids[:, n]], axis=1)
+        for k in range(config.layers):
+            part = {key: params[f"layer{k + 1}.{key}"] for key in "WUb"}
+            x, _, _ = layer(part, x, h[k, :, n], c[k, :, n])
+        for t in range(T):
+            result[:, t, n] = params["out.W"] @ x[:, t] + params["out.b"]
+    return result
+
+
+def loss(logits: Array, targets: Ids) -> float:
+    """Mean nats a character, in Python floats: logits (V, T, N), targets (T, N)."""
+    total = 0.0
+    for t, n in np.ndindex(targets.shape):
+        column = [float(v) for v in logits[:, t, n]]
+        highest = max(column)
+        total += highest + math.log(math.fsum(math.exp(v - highest) for v in column)) - column[targets[t, n]]
+    return total / targets.size

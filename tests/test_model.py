@@ -1,0 +1,120 @@
+"""The whole stack: against the oracle, against central differences, with dropout, an embedding and a carried state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from charlstm.nn import model
+from charlstm.nn.config import ModelConfig, embedding_for
+from tests import oracle
+from tests.gradient_check import check_all
+
+V, H, T, N = 7, 5, 4, 3
+
+
+def example(layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type = np.float64, T: int = T):
+    rng = np.random.default_rng(layers + 10 * embedding)
+    config = ModelConfig(V, H, layers, embedding, dropout)
+    params = model.init(config, rng, dtype)
+    ids = rng.integers(0, V, (T + 1, N))
+    shape = (layers, H, N)
+    state = model.State(rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype))
+    return config, params, ids, state, model.Workspace.empty(config, T, N, dtype)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("embedding", [0, 6])
+def test_logits_equal_the_oracle(layers: int, embedding: int) -> None:
+    config, params, ids, state, work = example(layers, embedding)
+    logits, _ = model.forward(params, config, ids[:-1], state, work)
+    expected = oracle.logits(params, config, ids[:-1], state.h, state.c)
+    np.testing.assert_allclose(logits.reshape(V, T, N), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("layers", "embedding", "dropout"), [(1, 0, 0), (2, 0, 0), (3, 6, 0), (2, 6, 0.4)])
+def test_every_gradient_agrees_with_central_differences(layers: int, embedding: int, dropout: float) -> None:
+    config, params, ids, state, work = example(layers, embedding, dropout)
+
+    def run() -> tuple[float, dict[str, np.ndarray]]:
+        rng = np.random.default_rng(5)  # the same masks each time
+        loss, grads, _ = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work, rng)
+        return loss, grads
+
+    loss, grads = run()
+    check_all(lambda: run()[0], params, grads)
+    if dropout == 0:
+        logits = oracle.logits(params, config, ids[:-1], state.h, state.c)
+        assert loss == pytest.approx(oracle.loss(logits, ids[1:]), rel=1e-12)
+
+
+def test_gradients_stay_right_when_weights_are_large() -> None:
+    """At ten times the usual scale the gates saturate; clipping is no part of the gradient."""
+    config, params, ids, state, work = example(2)
+    for p in params.values():
+        p *= 10
+    run = lambda: model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)  # noqa: E731
+    _, grads, _ = run()
+    check_all(lambda: run()[0], params, grads, tolerance=1e-6)
+
+
+def test_a_carried_window_equals_the_whole() -> None:
+    config, params, ids, state, work = example(2, T=8)
+    whole, after = model.forward(params, config, ids[:-1], state, work)
+    whole = whole.reshape(V, 8, N).copy()
+    half = model.Workspace.empty(config, 4, N, np.float64)
+    for k in (0, 4):
+        logits, state = model.forward(params, config, ids[k : k + 4], state, half)
+        np.testing.assert_allclose(logits.reshape(V, 4, N), whole[:, k : k + 4], rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(state.c, after.c, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 6)])
+def test_sampling_one_character_at_a_time_equals_the_window(layers: int, embedding: int) -> None:
+    config, params, ids, state, work = example(layers, embedding)
+    expected, after = model.forward(params, config, ids[:-1], state, work)
+    expected = expected.reshape(V, T, N).copy()
+    weights = model.step_weights(params, config)
+    for t in range(T):
+        np.testing.assert_allclose(model.step(weights, ids[t], state), expected[:, t], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(state.h, after.h, rtol=1e-11)
+
+
+def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
+    config, params, ids, state, work = example(1, dropout=0.5)
+    plain, _ = model.forward(params, config, ids[:-1], state, work)
+    plain = plain.copy()
+    again, _ = model.forward(params, config, ids[:-1], state, work)
+    np.testing.assert_array_equal(plain, again)
+    rng = np.random.default_rng(0)
+    mean = np.mean([model.forward(params, config, ids[:-1], state, work, rng)[0].copy() for _ in range(4000)], axis=0)
+    np.testing.assert_allclose(mean, plain, atol=0.03)
+
+
+def test_dropout_masks_come_from_the_generator_alone() -> None:
+    config, params, ids, state, work = example(2, dropout=0.5)
+    first, second = (
+        model.forward(params, config, ids[:-1], state, work, np.random.default_rng(3))[0].copy() for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_forgetting_touches_the_named_streams_only() -> None:
+    _, _, _, state, _ = example(2)
+    after = state.forget(np.array([False, True, False]))
+    assert not after.h[:, :, 1].any()
+    assert not after.c[:, :, 1].any()
+    np.testing.assert_array_equal(after.c[:, :, [0, 2]], state.c[:, :, [0, 2]])
+
+
+def test_the_shapes_are_those_of_the_parameters() -> None:
+    for config in (ModelConfig(V, H, 3), ModelConfig(V, H, 1, 6)):
+        params = model.init(config, np.random.default_rng(0))
+        assert {name: p.shape for name, p in params.items()} == model.shapes(config)
+        assert list(params) == list(model.shapes(config))
+        assert {p.dtype for p in params.values()} == {np.dtype(np.float32)}
+
+
+def test_large_vocabularies_get_an_embedding_and_small_ones_none() -> None:
+    assert embedding_for(65) == 0
+    assert 0 < embedding_for(5387) < 5387
