@@ -1,0 +1,67 @@
+"""A text cut into N parallel streams, read window by window; says when a stream starts fresh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlstm.nn.types import Ids
+
+
+@dataclass
+class Cursor:
+    """Where the reading stands: all that a batcher has to remember."""
+
+    epoch: int = 0  # passes that were begun
+    window: int = 0  # the next window of this pass
+    offset: int = 0  # where the streams of this pass begin in the text
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of all streams."""
+
+    inputs: Ids  # (T, N)
+    targets: Ids  # (T, N), the characters that follow the inputs in the text
+    fresh: NDArray[np.bool_]  # (N,), streams whose state must be zero before this window
+
+
+def fit(chars: int, batch: int, seq: int) -> tuple[int, int]:
+    """The batch and window that a text to train on allows, at most those asked for.
+
+    Every stream must hold at least one whole window and the character after it.
+    """
+    seq = max(1, min(seq, chars - 1))
+    return max(1, min(batch, (chars - 1) // seq)), seq
+
+
+class Batches:
+    """N streams side by side, each a contiguous stretch of the text, read in windows of T characters.
+
+    A pass has `windows` windows of full length. The stretches of a pass start at an offset drawn anew each time, so the few
+    characters that do not fill a window are other ones each time; targets never reach beyond the text. With probability
+    `reset` a stream starts fresh in the middle of a pass, which keeps the carried state from drifting.
+    """
+
+    def __init__(self, ids: NDArray[Any], N: int, T: int, reset: float = 0.0) -> None:
+        self.ids, self.N, self.T, self.reset = ids, N, T, reset
+        self.windows = (len(ids) - 1) // (N * T)
+        if self.windows < 1:
+            raise ValueError(f"{len(ids)} characters do not hold {N} streams of {T}: see fit()")
+        self.slack = len(ids) - 1 - self.windows * N * T
+
+    def next(self, cursor: Cursor, rng: np.random.Generator) -> Window:
+        """The window that the cursor points to; moves the cursor on. Random numbers come from `rng` alone."""
+        fresh = rng.random(self.N) < self.reset
+        if cursor.window == 0:
+            cursor.epoch += 1
+            cursor.offset = int(rng.integers(self.slack + 1))
+            fresh[:] = True
+        starts = cursor.offset + (np.arange(self.N) * self.windows + cursor.window) * self.T  # (N,)
+        places = np.arange(self.T + 1)[:, None] + starts  # (T+1, N)
+        window = self.ids[places].astype(np.intp)
+        cursor.window = (cursor.window + 1) % self.windows
+        return Window(window[:-1], window[1:], fresh)

@@ -1,0 +1,287 @@
+"""Texts: find them, read and decode them or say what is wrong with them, give them a fingerprint, split them."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import glob
+import hashlib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlstm.errors import CorpusError
+from charlstm.vocabulary import Vocabulary
+
+STDIN = "-"
+BUILT_IN = "fables"
+CHUNK_BYTES = 1 << 20
+CODE_POINTS = 0x110000
+SUFFIX = ".txt"
+
+
+@dataclass(frozen=True)
+class TextInfo:
+    """What identifies a text: where it came from, and the fingerprint of what was read."""
+
+    sources: tuple[str, ...]  # words for `find`: absolute paths, "-", or the name of the built-in text
+    encoding: str
+    chars: int
+    sha256: str  # of the text as UTF-8, after decoding and line ends
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as ids, its vocabulary and its identity."""
+
+    ids: NDArray[np.unsignedinteger[Any]]  # (chars,), one byte each where the vocabulary allows it
+    vocabulary: Vocabulary
+    info: TextInfo
+
+    def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The text to train on, and its tail to validate on: views that do not touch.
+
+        The tail is empty where it would hold no pair of characters, or where too little would be left to train on.
+        """
+        cut = len(self.ids) - int(len(self.ids) * val_fraction)
+        if len(self.ids) - cut < 2 or cut < 2:
+            cut = len(self.ids)
+        return self.ids[:cut], self.ids[cut:]
+
+
+# -- find -------------------------------------------------------------------------------------------------------------
+
+
+def shipped(folder: str, name: str) -> Path:
+    """The path of a file that comes with the program: in an installed package, or in the checkout that it runs from."""
+    package = Path(__file__).resolve().parent
+    installed = package / "data" / folder / name
+    return installed if installed.exists() else package.parent / folder / name
+
+
+def find(names: Sequence[str]) -> tuple[str, ...]:
+    """Absolute paths of the texts that these words mean (``-`` stays as it is); none at all means the built-in text.
+
+    A word is a path, a directory (all its .txt files, sorted), a pattern, ``-``, or the bare name of a text in corpora/.
+
+    Raises:
+        CorpusError: says what was looked for, where, and which names come nearest.
+    """
+    if not names:
+        return (str(shipped("corpora", BUILT_IN + SUFFIX)),)
+    found = [path for name in names for path in _find_one(name)]
+    if found.count(STDIN) > 1 or (STDIN in found and len(found) > 1):
+        raise CorpusError("'-' (standard input) can't be combined with other texts: give it alone")
+    return tuple(dict.fromkeys(found))
+
+
+def corpora_folders() -> list[Path]:
+    """Where a bare name is looked for: ./corpora, then what comes with the program."""
+    return list(dict.fromkeys([Path("corpora").absolute(), shipped("corpora", BUILT_IN + SUFFIX).parent]))
+
+
+def corpora_names() -> list[str]:
+    """The bare names that there are."""
+    return sorted({path.stem for folder in corpora_folders() for path in folder.glob("*" + SUFFIX)})
+
+
+def default_name(sources: Sequence[str]) -> str:
+    """The name of a run on these texts: that of the first one. The built-in text's own model is never in the way of it."""
+    if list(sources) == [STDIN]:
+        return "stdin"
+    stem = Path(sources[0]).stem
+    return f"my-{stem}" if stem == BUILT_IN else stem
+
+
+def _find_one(name: str) -> list[str]:
+    if name == STDIN:
+        return [STDIN]
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            texts = sorted(str(p.absolute()) for p in path.rglob("*" + SUFFIX) if p.is_file())
+            if not texts:
+                raise CorpusError(f"{name} is a directory with no {SUFFIX} file in it: name the files themselves")
+            return texts
+        if path.exists():
+            return [str(path.absolute())]
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{name!r} can't be looked up ({error}): give the path of a text") from error
+    if any(c in name for c in "*?["):
+        texts = sorted(str(Path(p).absolute()) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        if texts:
+            return texts
+        raise CorpusError(f"no file matches the pattern {name!r}: check it with 'ls'")
+    for folder in corpora_folders():
+        for candidate in (folder / name, folder / (name + SUFFIX)):
+            if candidate.is_file():
+                return [str(candidate)]
+    nearby = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, nearby + corpora_names(), n=3)
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"there is {', '.join(corpora_names()) or 'nothing'} in corpora/"
+    )
+    where = " or ".join(str(folder) for folder in corpora_folders())
+    raise CorpusError(f"there is no text {name!r}, neither as a path nor in {where}: {hint}")
+
+
+# -- read -------------------------------------------------------------------------------------------------------------
+
+
+def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
+    """Read, decode and number the texts, in order, as one text.
+
+    A byte-order mark is dropped, CRLF and CR become LF. The bytes are read once, in pieces, and never held whole.
+
+    Raises:
+        CorpusError: a text can't be read or decoded, is binary, or is too short to learn from.
+    """
+    try:
+        codec = codecs.lookup(encoding)
+        b" ".decode(encoding, "ignore")  # LookupError for what is no text encoding, such as base64
+        codecs.getincrementaldecoder(encoding)  # LookupError where there is none
+    except (LookupError, ValueError) as error:
+        raise CorpusError(
+            f"--encoding {encoding!r} is unknown to Python: try utf-8, utf-16, cp1252 or latin-1"
+        ) from error
+    builder = _Builder()
+    for source in sources:
+        for piece in _pieces(source, codec.name):
+            builder.add(piece)
+    if builder.chars < 2:
+        what = "is empty" if builder.chars == 0 else "has one character only"
+        raise CorpusError(
+            f"{' + '.join(sources)} {what}: a text of at least 2 characters is needed, some thousands to learn from"
+        )
+    ids, vocabulary = builder.finish()
+    info = TextInfo(tuple(map(_lasting, sources)), codec.name, builder.chars, builder.hash.hexdigest())
+    return Corpus(ids, vocabulary, info)
+
+
+def _lasting(source: str) -> str:
+    """How a run remembers a text: by its path, but the built-in one by its name, because each install has it elsewhere."""
+    return BUILT_IN if source == str(shipped("corpora", BUILT_IN + SUFFIX)) else source
+
+
+class _Builder:
+    """Numbers characters in the order they are met, and in the order of their code points at the end."""
+
+    def __init__(self) -> None:
+        self.met: list[int] = []  # code points, in the order they were met
+        self.number = np.full(CODE_POINTS, -1, np.int32)  # code point -> its place in `met`
+        self.dtype: type[np.unsignedinteger[Any]] = np.uint8
+        self.ids = bytearray()
+        self.chars = 0
+        self.hash = hashlib.sha256()
+
+    def add(self, piece: str) -> None:
+        """Append a piece of text."""
+        points = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
+        self.hash.update(piece.encode("utf-8", "surrogatepass"))
+        self.chars += len(points)
+        present = np.unique(points)
+        for point in present[self.number[present] < 0]:
+            self.number[point] = len(self.met)
+            self.met.append(int(point))
+        self._widen()
+        self.ids += self.number[points].astype(self.dtype).tobytes()
+
+    def _widen(self) -> None:
+        """Move on to wider ids once the vocabulary has outgrown them."""
+        for dtype in (np.uint8, np.uint16, np.uint32):
+            if len(self.met) <= np.iinfo(dtype).max + 1:
+                break
+        if dtype is not self.dtype:
+            self.ids = bytearray(np.frombuffer(self.ids, self.dtype).astype(dtype).tobytes())
+            self.dtype = dtype
+
+    def finish(self) -> tuple[NDArray[Any], Vocabulary]:
+        """The ids by code point, in the memory they were gathered in."""
+        order = sorted(self.met)
+        rank = {point: place for place, point in enumerate(order)}
+        places = np.array([rank[point] for point in self.met], self.dtype)
+        ids = np.frombuffer(self.ids, self.dtype)
+        for start in range(0, len(ids), CHUNK_BYTES):
+            part = ids[start : start + CHUNK_BYTES]
+            part[:] = places[part]
+        return ids, Vocabulary("".join(map(chr, order)))
+
+
+def _pieces(source: str, encoding: str) -> Iterator[str]:
+    """The decoded text of a source, piece by piece, with LF line ends and no byte-order mark."""
+    name = "standard input" if source == STDIN else source
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    offset, line = 0, 1
+    try:
+        with _open(source) as file:
+            while True:
+                block = file.read(CHUNK_BYTES)
+                if offset == 0:
+                    _refuse_binary(block, name, encoding)
+                held = decoder.getstate()[0]  # bytes that a split character left over
+                try:
+                    piece = decoder.decode(block, final=not block)
+                except UnicodeError as error:
+                    raise _bad_bytes(error, held + block, offset - len(held), line, name, encoding) from error
+                offset += len(block)
+                line += piece.count("\n")
+                if text := newlines.decode(piece, final=not block):
+                    yield text
+                if not block:
+                    return
+    except OSError as error:
+        raise CorpusError(f"{name} can't be read: {error.strerror or error}") from error
+
+
+def _open(source: str) -> BinaryIO:
+    if source != STDIN:
+        return open(source, "rb")
+    if sys.stdin is None or sys.stdin.closed:
+        raise CorpusError("'-' was given but standard input is closed: pipe a text into it")
+    return open(sys.stdin.fileno(), "rb", closefd=False)
+
+
+def _refuse_binary(block: bytes, name: str, encoding: str) -> None:
+    """Tell a program, a picture or an archive from a text in another encoding."""
+    head = block[: 1 << 16]
+    if encoding != "utf-8":
+        return
+    for mark, other in (
+        (codecs.BOM_UTF32_LE, "utf-32"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if head.startswith(mark):
+            raise CorpusError(f"{name} begins with the mark of {other.upper()}: add --encoding {other}")
+    control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
+    suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
+    if suspicious and (not _decodes(head) or head.count(0) > len(head) // 4):
+        raise CorpusError(f"{name} is a binary file, not a text: give a plain text, or name its --encoding")
+
+
+def _decodes(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _bad_bytes(error: UnicodeError, data: bytes, start: int, line: int, name: str, encoding: str) -> CorpusError:
+    """The error for bytes that are not in the encoding: byte, line, offset in the file, and what to type instead."""
+    at = error.start if isinstance(error, UnicodeDecodeError) else 0
+    line += data[:at].count(b"\n")
+    byte = f"byte 0x{data[at]:02X}" if at < len(data) else "the end"
+    other = "cp1252" if encoding != "cp1252" else "latin-1"
+    return CorpusError(
+        f"{name}, line {line}, offset {start + at}: {byte} is not {encoding.upper()}; if it is another encoding, name it: --encoding {other}"
+    )

@@ -1,0 +1,47 @@
+"""Text to ids and back: which characters a model knows, in the order of their code points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from charlstm.nn.types import Ids
+
+
+def describe(character: str) -> str:
+    """A character as an error message names it: 'é' (U+00E9); no control character gets through."""
+    return f"{character!r} (U+{ord(character):04X})"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """An ordered set of characters; a character's id is its place in it.
+
+    Characters are Unicode code points: combining marks, joiners and NUL are characters like all others.
+    """
+
+    characters: str
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {c: i for i, c in enumerate(self.characters)}
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __contains__(self, character: str) -> bool:
+        return character in self._ids
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of `text` that are not in the vocabulary, each once, in the order of their appearance."""
+        return [c for c in dict.fromkeys(text) if c not in self._ids]
+
+    def encode(self, text: str) -> Ids:
+        """Ids of a text; raises KeyError for a character that is not in the vocabulary."""
+        return np.array([self._ids[c] for c in text], dtype=np.intp)
+
+    def decode(self, ids: Ids) -> str:
+        """The text of ids."""
+        return "".join(self.characters[int(i)] for i in ids)

@@ -1,0 +1,186 @@
+"""Texts: found, read, decoded, or refused in one sentence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlstm import corpus
+from charlstm.errors import CorpusError
+
+
+def read(path: Path, **more: str) -> tuple[str, corpus.Corpus]:
+    found = corpus.read([str(path)], **more)
+    return found.vocabulary.decode(found.ids), found
+
+
+def write(folder: Path, data: bytes, name: str = "t.txt") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+# -- reading
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "expected"),
+    [
+        (b"plain text\n", "utf-8", "plain text\n"),
+        ("\ufeffmarked".encode(), "utf-8", "marked"),
+        (b"a\r\nb\rc\n", "utf-8", "a\nb\nc\n"),
+        ("häß€".encode("cp1252"), "cp1252", "häß€"),
+        ("wide \U0001f600".encode("utf-16"), "utf-16", "wide \U0001f600"),
+        (b"nul \0 and \x1b[31m stay", "utf-8", "nul \0 and \x1b[31m stay"),
+        ("e\u0301 \U0001f468\u200d\U0001f469".encode(), "utf-8", "e\u0301 \U0001f468\u200d\U0001f469"),
+    ],
+)
+def test_text_is_decoded_and_line_ends_become_one(folder: Path, data: bytes, encoding: str, expected: str) -> None:
+    text, found = read(write(folder, data), encoding=encoding)
+    assert text == expected
+    assert found.info.chars == len(expected)
+
+
+def test_pieces_that_split_a_character_or_a_line_end_do_not_matter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = "é漢\U0001f600x\n" * 50
+    path = write(folder, expected.replace("\n", "\r\n").encode())
+    whole = read(path)[1].info
+    for size in (1, 2, 3, 5, 7):
+        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        text, found = read(path)
+        assert text == expected
+        assert found.info == whole
+
+
+def test_the_vocabulary_is_in_the_order_of_code_points_and_the_same_every_time(folder: Path) -> None:
+    path = write(folder, "zebra \U0001f600 apple é\n".encode())
+    characters = read(path)[1].vocabulary.characters
+    assert characters == "".join(sorted(set("zebra \U0001f600 apple é\n")))
+    assert read(path)[1].vocabulary.characters == characters
+
+
+def test_ids_take_one_byte_while_the_vocabulary_fits_and_two_when_it_does_not(folder: Path) -> None:
+    assert read(write(folder, b"abc" * 100))[1].ids.dtype == np.uint8
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+    text, found = read(write(folder, ("abc" + many * 2 + "abc").encode()))
+    assert found.ids.dtype == np.uint16
+    assert text == "abc" + many * 2 + "abc"
+
+
+def test_several_texts_are_read_one_after_the_other(folder: Path) -> None:
+    paths = [str(write(folder, data, name)) for data, name in ((b"one ", "a"), (b"two", "b"))]
+    found = corpus.read(paths)
+    assert found.vocabulary.decode(found.ids) == "one two"
+
+
+def test_the_fingerprint_changes_with_the_text_and_not_with_its_encoding(folder: Path) -> None:
+    first = read(write(folder, "häuser\n".encode()))[1].info
+    second = read(write(folder, "häuser\r\n".encode("utf-16")), encoding="utf-16")[1].info
+    assert first.sha256 == second.sha256
+    assert read(write(folder, b"hauser\n"))[1].info.sha256 != first.sha256
+
+
+def test_validation_is_one_tail_that_does_not_touch_the_rest(folder: Path) -> None:
+    found = corpus.read([str(write(folder, bytes(range(32, 132))[:95] * 10))])
+    train_ids, val_ids = found.split(0.1)
+    assert len(val_ids) == len(found.ids) // 10
+    np.testing.assert_array_equal(np.concatenate([train_ids, val_ids]), found.ids)
+    assert np.shares_memory(train_ids, found.ids)
+
+
+def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) -> None:
+    train_ids, val_ids = corpus.read([str(write(folder, b"abc"))]).split(0.1)
+    assert len(train_ids) == 3
+    assert len(val_ids) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", ["is empty"]),
+        (b"\xef\xbb\xbf", ["is empty"]),
+        (b"x", ["one character only"]),
+        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "--encoding cp1252"]),
+        (b"cut short \xe6\xbc", ["offset 10", "--encoding"]),
+        (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
+        ("text".encode("utf-16"), ["mark of UTF-16", "--encoding utf-16"]),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said_with_what_to_type(folder: Path, data: bytes, words: list[str]) -> None:
+    with pytest.raises(CorpusError) as caught:
+        read(write(folder, data))
+    for word in [*words, "t.txt"]:
+        assert word in str(caught.value)
+
+
+def test_the_offset_of_a_bad_byte_is_right_beyond_the_first_piece(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 16)
+    with pytest.raises(CorpusError, match=r"line 6, offset 50: byte 0xFE"):
+        read(write(folder, b"123456789\n" * 5 + b"\xfe"))
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "hex", "x\0y"])
+def test_an_encoding_that_is_none_is_refused(folder: Path, encoding: str) -> None:
+    with pytest.raises(CorpusError, match="encoding"):
+        read(write(folder, b"text"), encoding=encoding)
+
+
+def test_standard_input_is_read_for_an_explicit_dash(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    with (folder / "piped").open("wb+") as file:
+        file.write(b"from a pipe")
+        file.seek(0)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        found = corpus.read(corpus.find(["-"]))
+        assert found.vocabulary.decode(found.ids) == "from a pipe"
+
+
+# -- finding
+
+
+def test_a_path_a_directory_and_a_pattern_are_found(folder: Path) -> None:
+    for name in ("b.txt", "a.txt", "notes.md"):
+        write(folder, b"text", name)
+    assert corpus.find(["b.txt"]) == (str(folder / "b.txt"),)
+    assert corpus.find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
+    assert corpus.find(["*.md"]) == (str(folder / "notes.md"),)
+
+
+def test_a_bare_name_is_looked_for_in_corpora(folder: Path) -> None:
+    (folder / "corpora").mkdir()
+    path = write(folder / "corpora", b"text", "mine.txt")
+    assert corpus.find(["mine"]) == corpus.find(["mine.txt"]) == (str(path),)
+    assert Path(corpus.find(["fables"])[0]).name == "fables.txt"
+
+
+def test_a_path_comes_before_a_name_in_corpora(folder: Path) -> None:
+    (folder / "corpora").mkdir()
+    write(folder / "corpora", b"there", "mine")
+    here = write(folder, b"here", "mine")
+    assert corpus.find(["mine"]) == (str(here),)
+
+
+def test_no_name_means_the_built_in_text() -> None:
+    assert Path(corpus.find([])[0]).name == "fables.txt"
+
+
+def test_a_miss_names_what_was_looked_for_where_and_what_is_near(folder: Path) -> None:
+    write(folder, b"text", "trumptweets.txt")
+    with pytest.raises(CorpusError, match=r"'trumptweet\.txt'.*corpora.*did you mean trumptweets\.txt"):
+        corpus.find(["trumptweet.txt"])
+    with pytest.raises(CorpusError, match="did you mean fables"):
+        corpus.find(["fable"])
+
+
+@pytest.mark.parametrize("name", ["no/such/file", "empty-folder", "*.nothing", "a\0b", "x" * 5000])
+def test_a_name_that_leads_nowhere_is_one_sentence(folder: Path, name: str) -> None:
+    (folder / "empty-folder").mkdir()
+    with pytest.raises(CorpusError):
+        corpus.find([name])
