@@ -1,0 +1,129 @@
+"""Every setting of training and sampling with its default, in one place that needs no NumPy.
+
+The command line reads its defaults and limits from here before NumPy is imported: that keeps ``--help`` quick, and it is why
+``--threads`` can still act (BLAS counts its threads when NumPy loads). What a model is stands in `charlstm.nn.config`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from charlstm.errors import UsageError
+
+Optimizer = Literal["adam", "rmsprop", "sgd"]
+Unknown = Literal["error", "skip"]
+IfExists = Literal["fail", "resume", "overwrite"]
+DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
+
+DEFAULT_MINUTES = 5.0
+"""How long training takes when no budget is given …"""
+DEFAULT_PASSES = 60
+"""… unless the text has been read this often before that."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What makes a run what it is; saved with it and not to be changed by `resume`."""
+
+    hidden: int = 256
+    layers: int = 1
+    batch: int = 32
+    seq: int = 64
+    optimizer: Optimizer = "adam"
+    lr: float | None = None  # None: `LEARNING_RATES` of the optimizer
+    clip: float = 1.0
+    dropout: float = 0.0
+    val_fraction: float = 0.1
+    eval_every: int = 0  # steps; 0: about `EVALUATIONS` times a run
+    seed: int = 1
+    parts: int = 1  # the streams are computed in so many parts: see `charlstm.nn.parallel`
+
+    def __post_init__(self) -> None:
+        require("--hidden", self.hidden, 1, 16384)
+        require("--layers", self.layers, 1, 64)
+        require("--batch", self.batch, 1, 65536)
+        require("--seq", self.seq, 1, 65536)
+        require_one_of("--optimizer", self.optimizer, get_args(Optimizer))
+        if self.lr is not None:
+            require("--lr", self.lr, 0, None, above=True)
+        require("--clip", self.clip, 0, None)
+        require("--dropout", self.dropout, 0, 1, below=True)
+        require("--val-fraction", self.val_fraction, 0, 0.5)
+        require("--eval-every", self.eval_every, 0, None)
+        require("--seed", self.seed, 0, None)
+        require("parts", self.parts, 1, None)
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate of the schedule."""
+        return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+
+
+LEARNING_RATES = {"adam": 6e-3, "rmsprop": 2e-3, "sgd": 1.0}
+"""The rate of each optimizer when none is given."""
+
+EVALUATIONS = 20
+"""How often a run looks at its validation text when `eval_every` is 0."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train. At most one is set; none leaves it to `DEFAULT_MINUTES` and `DEFAULT_PASSES`, or to what was planned.
+
+    `steps` and `epochs` count from the beginning of the run, so that the same command given again has nothing left to do.
+    `minutes` count from now.
+    """
+
+    minutes: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [f"--{name}" for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} were both given: give one of them")
+        for name in given:
+            require(name, getattr(self, name[2:]), 0, None, above=name != "--steps")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How text is drawn from a model."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    length: int = 1000
+    prompt: str = ""
+    stop: str = ""
+    lines: int = 0
+    unknown: Unknown = "error"
+
+    def __post_init__(self) -> None:
+        require("--temp", self.temperature, 0, 1000)
+        require("--top-k", self.top_k, 0, None)
+        require("--top-p", self.top_p, 0, 1, above=True)
+        require("--length", self.length, 0, None)
+        require("--lines", self.lines, 0, None)
+        require_one_of("--unknown", self.unknown, get_args(Unknown))
+
+
+def require(
+    option: str, value: float, low: float, high: float | None, *, above: bool = False, below: bool = False
+) -> None:
+    """Refuse a number outside [low, high]; `above` and `below` leave the bound itself out."""
+    in_range = math.isfinite(value) and (low < value if above else low <= value)
+    if high is not None:
+        in_range = in_range and (value < high if below else value <= high)
+    if not in_range:
+        floor = f"above {low:g}" if above else f"at least {low:g}"
+        roof = "" if high is None else f" and {'below' if below else 'at most'} {high:g}"
+        raise UsageError(f"{option} {value!r} is out of range: it must be {floor}{roof}")
+
+
+def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is not among those allowed."""
+    if value not in allowed:
+        raise UsageError(f"{option} {value!r} is unknown: it is one of {', '.join(allowed)}")

@@ -1,0 +1,203 @@
+"""A run in motion: it learns, it can be stopped anywhere, nothing disturbs it, and what is not finite is kept out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlstm import checkpoint, corpus, events, sampling, state, training
+from charlstm.errors import DivergenceError
+from charlstm.nn import loss as losses
+from charlstm.nn import model
+from charlstm.settings import SampleConfig, TrainConfig
+from charlstm.state import Plan, TrainState
+
+
+def begin(text: Path, steps: int = 40, **settings: object) -> tuple[TrainState, np.ndarray, np.ndarray]:
+    found = corpus.read([str(text)])
+    config = TrainConfig(**({"hidden": 12, "batch": 4, "seq": 10, "dropout": 0.2} | settings))  # type: ignore[arg-type]
+    run, _ = state.begin(found, config)
+    run.plan.end(steps, 7, config.batch * config.seq, 10)
+    return run, *found.split(0.1)
+
+
+def finish(run: TrainState, *ids: np.ndarray) -> list[events.Event]:
+    return list(training.train(run, *ids))
+
+
+def digest(run: TrainState, folder: Path) -> bytes:
+    path = folder / "digest.npz"
+    checkpoint.save_run(path, run)
+    return path.read_bytes()
+
+
+def test_it_learns_more_than_the_letter_frequencies(text: Path) -> None:
+    run, train_ids, val_ids = begin(text, steps=300, hidden=24, dropout=0.0)
+    finish(run, train_ids, val_ids)
+    assert run.best_val_nats is not None
+    assert run.best_val_nats < 0.7 * training.letters_nats(train_ids, val_ids, len(run.vocabulary))
+    assert run.history[-1].loss_nats < run.history[0].loss_nats
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 6, 7, 8, 20, 39])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bytes(
+    text: Path, folder: Path, stop_at: int, optimizer: str
+) -> None:
+    undisturbed = begin(text, optimizer=optimizer)
+    finish(*undisturbed)
+
+    run, *ids = begin(text, optimizer=optimizer)
+    for _ in itertools.takewhile(lambda event: event.step < stop_at, training.train(run, *ids)):
+        pass
+    path = folder / "stopped.npz"
+    checkpoint.save_run(path, run)
+    again = checkpoint.load_run(path)
+    finish(again, *ids)
+    assert digest(again, folder) == digest(undisturbed[0], folder)
+
+
+def test_the_state_is_at_rest_at_every_event(text: Path, folder: Path) -> None:
+    """Saved at each event of a run, evaluations among them, and resumed from there: always the same end."""
+    undisturbed = begin(text, steps=9)
+    finish(*undisturbed)
+    expected = digest(undisturbed[0], folder)
+    run, *ids = begin(text, steps=9)
+    for number, _ in enumerate(training.train(run, *ids)):
+        path = folder / f"{number}.npz"
+        checkpoint.save_run(path, run)
+        again = checkpoint.load_run(path)
+        finish(again, *ids)
+        assert digest(again, folder) == expected
+
+
+def test_previews_and_evaluations_change_no_weight(text: Path, folder: Path) -> None:
+    quiet = begin(text, steps=20)
+    finish(*quiet)
+    run, train_ids, val_ids = begin(text, steps=20)
+    for _ in training.train(run, train_ids, val_ids):
+        writer = sampling.Writer(run.shape, run.params, run.vocabulary)
+        list(sampling.generate(writer, SampleConfig(length=5), np.random.default_rng(0)))
+        training.evaluate(run.params, run.shape, val_ids)
+    assert digest(run, folder) == digest(quiet[0], folder)
+
+
+def test_the_clock_changes_no_weight(text: Path, folder: Path) -> None:
+    usual, odd = begin(text, steps=10), begin(text, steps=10)
+    finish(*usual)
+    ticks = itertools.count(step=1000.0)
+    for _ in training.train(*odd, clock=lambda: next(ticks)):
+        pass
+    assert digest(usual[0], folder) == digest(odd[0], folder)
+
+
+def test_another_seed_is_another_run(text: Path) -> None:
+    (one, *ids), (two, *_) = begin(text, steps=3, seed=1), begin(text, steps=3, seed=2)
+    finish(one, *ids)
+    finish(two, *ids)
+    assert not np.array_equal(one.params["out.W"], two.params["out.W"])
+
+
+def test_evaluation_equals_one_long_window(text: Path) -> None:
+    run, train_ids, _ = begin(text)
+    ids = train_ids[:333].astype(np.intp)
+    work = model.Workspace.empty(run.shape, 332, 1)
+    logits, _ = model.forward(run.params, run.shape, ids[:-1, None], model.State.zero(run.shape, 1), work)
+    expected = losses.nats(logits, ids[1:]).mean()
+    assert training.evaluate(run.params, run.shape, ids) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("chars", [2, 3, 99, 101, 1999, 2000, 2001, 3602])
+def test_evaluation_counts_every_character_but_the_first_once(chars: int) -> None:
+    """With all weights zero each character costs ln V, however the text is cut into streams."""
+    config = model.ModelConfig(5, 3, 1)
+    params = {name: np.zeros(shape, np.float32) for name, shape in model.shapes(config).items()}
+    ids = np.random.default_rng(0).integers(0, 5, chars)
+    assert training.evaluate(params, config, ids) == pytest.approx(math.log(5), rel=1e-6)
+
+
+def test_evaluation_in_streams_is_close_to_one_stream(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, train_ids, _ = begin(text)
+    several = training.evaluate(run.params, run.shape, train_ids)
+    monkeypatch.setattr(training, "EVALUATION_STREAMS", 1)
+    assert several == pytest.approx(training.evaluate(run.params, run.shape, train_ids), rel=1e-3)
+
+
+def test_letter_frequencies_are_judged_as_a_model_would_be() -> None:
+    ids = np.array([0, 0, 0, 1])
+    expected = -(3 * math.log(4 / 6) + math.log(2 / 6)) / 4
+    assert training.letters_nats(ids, ids, 2) == pytest.approx(expected)
+
+
+def test_the_schedule_warms_up_comes_down_and_depends_on_the_step_alone() -> None:
+    plan = Plan(first=100, last=1100, peak_lr=1.0)
+    rates = [plan.lr(step) for step in range(100, 1100)]
+    assert rates[0] < 0.1
+    assert max(rates) == pytest.approx(1, abs=1e-3)
+    assert np.argmax(rates) <= state.WARMUP_STEPS
+    assert rates[-1] == pytest.approx(state.FINAL_LR, abs=1e-3)
+    assert all(b <= a for a, b in itertools.pairwise(rates[state.WARMUP_STEPS :]))
+
+
+def test_evaluations_take_a_small_share_of_a_short_run() -> None:
+    plan = Plan(first=0, last=None, peak_lr=1.0)
+    plan.end(1000, 0, chars_per_step=1000, val_chars=20_000)
+    forward_passes = 1000 / plan.eval_every * 20_000
+    assert forward_passes / 3 <= 1.2 * state.EVALUATION_SHARE * 1000 * 1000
+    plan.end(1000, 123, chars_per_step=1000, val_chars=100_000)
+    assert plan.eval_every == 123
+
+
+# -- the guard
+
+
+@pytest.mark.parametrize("what", ["params", "slots", "carried"])
+def test_a_nan_put_in_by_hand_is_recovered_from(text: Path, what: str) -> None:
+    run, *ids = begin(text, steps=60, dropout=0.0)
+    seen = []
+    for event in training.train(run, *ids):
+        seen.append(event)
+        if isinstance(event, events.Progress) and event.step == 25:
+            poisoned = {"params": run.params, "slots": run.slots, "carried": {"out.W": run.carried.c}}[what]
+            poisoned["m/out.W" if what == "slots" else "out.W"].flat[0] = np.nan
+    assert [type(e) for e in seen if isinstance(e, (events.Diverged, events.Recovered))] == [
+        events.Diverged,
+        events.Recovered,
+    ]
+    assert run.step == 60
+    assert all(np.isfinite(p).all() for p in run.params.values())
+    assert all(math.isfinite(p.loss_nats) for p in run.history)
+
+
+def test_a_rate_that_breaks_everything_ends_in_one_error_with_finite_weights(text: Path) -> None:
+    run, *ids = begin(text, steps=400, optimizer="sgd", lr=1e38, clip=0.0, dropout=0.0)
+    with pytest.raises(DivergenceError, match="--lr"):
+        finish(run, *ids)
+    assert all(np.isfinite(p).all() for p in run.params.values())
+
+
+def test_a_recovered_run_resumes_exactly(text: Path, folder: Path) -> None:
+    def poison(run: TrainState) -> None:
+        run.params["out.W"].flat[0] = np.nan
+
+    ends = []
+    for stop_at in (None, 28):
+        run, *ids = begin(text, steps=40)
+        stream = training.train(run, *ids)
+        poisoned = False
+        for event in stream:
+            if event.step == 25 and not poisoned:
+                poison(run)
+                poisoned = True
+            if event.step == stop_at:
+                checkpoint.save_run(folder / "r.npz", run)
+                run = checkpoint.load_run(folder / "r.npz")
+                finish(run, *ids)
+                break
+        assert run.guard.recoveries == 1
+        ends.append(digest(run, folder))
+    assert ends[0] == ends[1]
