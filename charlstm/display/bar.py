@@ -1,0 +1,73 @@
+"""One tqdm line, for those who like their progress small."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import NoReturn, TextIO
+
+from tqdm import tqdm
+
+from charlstm import events
+from charlstm.display import lines, words
+
+EVERY_S = 0.5
+
+
+class BarDisplay:
+    """A bar of steps with the loss behind it; what is not progress is printed above."""
+
+    stream_preview = False
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.bar: tqdm[NoReturn] | None = None
+        self.text = lines.LinesDisplay(stream, silent=True)
+        self.val_nats: float | None = None
+        self.next_s = 0.0
+
+    def __enter__(self) -> BarDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, event: events.Event) -> None:
+        """Move the bar, or print a line above it."""
+        match event:
+            case events.Started():
+                for line in lines.started(event):
+                    print(line, file=self.stream)
+                self.bar = tqdm(
+                    total=event.steps,
+                    initial=event.step,
+                    desc=event.run,
+                    unit="step",
+                    file=self.stream,
+                    dynamic_ncols=True,
+                )
+            case events.Progress() if self.bar is not None:
+                if event.elapsed_s < self.next_s and event.step != event.steps:
+                    return
+                self.next_s = event.elapsed_s + EVERY_S
+                self.bar.total = event.steps
+                val = "" if self.val_nats is None else f", held-out {self.val_nats:.3f}"
+                self.bar.set_postfix_str(
+                    f"loss {event.loss_nats:.3f}{val}, {words.count(event.chars_per_s)} chars/s", refresh=False
+                )
+                self.bar.update(event.step - self.bar.n)
+            case events.Evaluated():
+                self.val_nats = event.val_nats
+            case events.Diverged() | events.Recovered() if self.bar is not None:
+                self.bar.clear()
+                print(f"step {event.step}: {event.name}", file=self.stream)
+            case events.Finished():
+                if self.bar is not None:
+                    self.bar.close()
+                    self.bar = None
+                for line in lines.finished(event):
+                    print(line, file=self.stream)
+            case _:
+                pass

@@ -1,0 +1,50 @@
+"""One JSON object a line on stdout, for programs; the names are those of the events' fields and do not change."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import TracebackType
+from typing import Any, TextIO
+
+from charlstm import events
+
+EVERY_S = 1.0
+"""Progress is told once in so many seconds."""
+
+
+class JsonDisplay:
+    """Events as JSON lines."""
+
+    stream_preview = False
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.next_s = 0.0
+
+    def __enter__(self) -> JsonDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, event: events.Event) -> None:
+        """Write the event as one line, unless it is told otherwise or too soon."""
+        if isinstance(event, events.Planned):
+            return  # `steps` of the next progress says the same
+        if isinstance(event, events.Progress):
+            if event.elapsed_s < self.next_s:
+                return
+            self.next_s = event.elapsed_s + EVERY_S
+        print(dump({"event": event.name} | vars(event)), file=self.stream, flush=True)
+
+
+def dump(data: dict[str, Any]) -> str:
+    """A JSON line in which a number that is not finite is null."""
+    return json.dumps({key: _finite(value) for key, value in data.items()}, ensure_ascii=True, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

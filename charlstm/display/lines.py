@@ -1,0 +1,100 @@
+"""Plain lines for logs: what a cron job leaves behind. No colour, no control codes, seldom enough to be read."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TextIO
+
+from charlstm import events
+from charlstm.display import words
+
+FIRST_S, EVERY_S, SHARE = 0.5, 5.0, 0.05
+"""The first progress line comes after so many seconds; then one every so many, or every twentieth of the time gone if that is more."""
+
+
+class LinesDisplay:
+    """One line an interval, and one for each thing that happens."""
+
+    stream_preview = False
+
+    def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
+        self.stream, self.silent = stream, silent
+        self.next_s = 0.0
+
+    def __enter__(self) -> LinesDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, event: events.Event) -> None:
+        """Write the lines that the event is worth."""
+        if self.silent:
+            return
+        for line in self._lines(event):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=self.stream, flush=True)
+
+    def _lines(self, event: events.Event) -> list[str]:
+        match event:
+            case events.Started():
+                return started(event)
+            case events.Planned():
+                return [f"plan: {event.note}, {words.duration(event.remaining_s)} to go"]
+            case events.Progress():
+                if event.elapsed_s < (self.next_s or FIRST_S):
+                    return []
+                self.next_s = event.elapsed_s + max(EVERY_S, SHARE * event.elapsed_s)
+                return [progress(event)]
+            case events.Evaluated():
+                mark = (
+                    " (best so far)" if event.val_nats <= event.best_val_nats else f" (best {event.best_val_nats:.3f})"
+                )
+                return [
+                    f"step {event.step}: held-out loss {words.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
+                ]
+            case events.Sampled():
+                return [f"sample: {words.one_line(event.text, 160)}"]
+            case events.Saved():
+                return [f"saved {event.path}"] if event.step == 0 or event.best else []
+            case events.Diverged():
+                return [f"step {event.step}: diverged: {event.reason} (rate {event.lr:.3g})"]
+            case events.Recovered():
+                return [
+                    f"step {event.step}: back to the last good weights, rate {event.lr:.3g} (recovery {event.recoveries})"
+                ]
+            case events.Finished():
+                return finished(event)
+        return []
+
+
+def started(event: events.Started) -> list[str]:
+    """What is about to be trained, in two or three lines."""
+    verb = "resumed" if event.resumed else "started"
+    lines = [
+        f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} different",
+        f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters; batch {event.batch}, window {event.seq}, "
+        f"{event.optimizer} at {event.lr:g}; by chance {event.chance_nats:.3f} nats, by letter frequencies {event.letters_nats:.3f}",
+    ]
+    if event.resumed and event.val_nats is not None:
+        lines.append(f"at step {event.step}: held-out loss {words.loss(event.val_nats)}")
+    return lines + [f"note: {note}" for note in event.notes]
+
+
+def progress(event: events.Progress) -> str:
+    """Where training stands, in one line."""
+    share = f"/{event.steps} {event.step / event.steps:4.0%}" if event.steps else ""
+    return (
+        f"step {event.step}{share} pass {event.epoch:.2f} loss {words.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
+        f"|c| {event.cell_max:.1f} weights {event.weight_norm:.1f} lr {event.lr:.2g} {words.count(event.chars_per_s)} chars/s "
+        f"left {words.duration(event.remaining_s)}"
+    )
+
+
+def finished(event: events.Finished) -> list[str]:
+    """How it ended."""
+    best = f", best held-out loss {words.loss(event.best_val_nats)}" if event.best_val_nats is not None else ""
+    how = "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
+    return [f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}: {event.path}"]

@@ -1,0 +1,61 @@
+"""Words and numbers that all displays share: durations, losses, text that can't drive a terminal."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of what follows."""
+
+
+def duration(seconds: float | None) -> str:
+    """3:07 or 1:02:03; ? if it is not known."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def bits(nats: float) -> float:
+    """Nats as bits."""
+    return nats / math.log(2)
+
+
+def loss(nats: float | None) -> str:
+    """1.534 nats (2.213 bits)."""
+    return "-" if nats is None else f"{nats:.3f} nats ({bits(nats):.3f} bits)"
+
+
+def count(number: float) -> str:
+    """950, 81k, 1.3M."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def visible(text: str) -> str:
+    """Text in which no character can move, colour or ring a terminal: controls become pictures, direction marks their code."""
+    return "".join(map(_visible, text))
+
+
+def _visible(c: str) -> str:
+    point = ord(c)
+    if c in "\n\t":
+        return c
+    if point < 0x20:
+        return chr(0x2400 + point)
+    if point == 0x7F:
+        return "\u2421"
+    if c in BIDI or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"):
+        return f"<{point:04X}>"
+    return c
+
+
+def one_line(text: str, width: int) -> str:
+    """The beginning of a text as one line."""
+    line = visible(text.strip().replace("\t", " ")).replace("\n", " | ")
+    return line if len(line) <= width else line[: width - 3] + "..."
