@@ -1,0 +1,134 @@
+"""What `sample` and `info` put on stdout."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlstm import checkpoint, sampling, session, training
+from charlstm.checkpoint import Checkpoint
+from charlstm.display.jsonl import dump
+from charlstm.display.words import bits, visible
+from charlstm.errors import UsageError
+from charlstm.settings import SampleConfig
+
+
+def write_samples(
+    run: str | None, folder: Path, settings: SampleConfig, count: int, seed: int | None, *, as_json: bool
+) -> int:
+    """Write `count` texts of a run to stdout, each character as soon as it is made; returns the exit status."""
+    if count < 1:
+        raise UsageError(f"-n {count} is out of range: it must be at least 1")
+    if settings.prompt == "-":
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("--prompt - was given but standard input is closed: pipe a text into it")
+        settings = SampleConfig(**vars(settings) | {"prompt": sys.stdin.read().removesuffix("\n")})
+    endless = settings.length == 0 and settings.lines == 0
+    if as_json and endless:
+        raise UsageError("--json can't tell of a text without an end: give a --length")
+    writer = checkpoint.load(session.find_run(run, folder, best=True)).writer
+    if settings.lines > 0 and settings.length == 0 and "\n" not in writer.vocabulary:
+        raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+        print(f"seed {seed}", file=sys.stderr)
+    for number in range(count):
+        if as_json:
+            _write_json(writer, settings, seed + number)
+        else:
+            _write_text(writer, settings, seed + number, last=number == count - 1)
+    return 0
+
+
+def _write_text(writer: sampling.Writer, settings: SampleConfig, seed: int, *, last: bool) -> None:
+    """One text; on a terminal its control characters are made visible, and it ends with a line end."""
+    out = sys.stdout
+    out.reconfigure(errors="replace")  # type: ignore[union-attr]
+    on_terminal = out.isatty()
+    text = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
+    out.write(visible(text) if on_terminal else text)
+    for (shown,) in sampling.generate(writer, settings, np.random.default_rng(seed)):
+        text = shown or text
+        out.write(visible(shown) if on_terminal else shown)
+        out.flush()
+    if not text.endswith("\n") and (on_terminal or not last):
+        out.write("\n")
+    out.flush()
+
+
+def _write_json(writer: sampling.Writer, settings: SampleConfig, seed: int) -> None:
+    text = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
+    text += "".join(shown for (shown,) in sampling.generate(writer, settings, np.random.default_rng(seed)))
+    ids = writer.vocabulary.encode(text)
+    nats = training.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
+    print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), flush=True)
+
+
+def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:
+    """Write what is in a run's file to stdout; returns the exit status."""
+    facts = describe(
+        checkpoint.load(session.find_run(run, folder, best=run is not None or not session.run_names(folder)))
+    )
+    if as_json:
+        print(dump(facts))
+        return 0
+    width = max(len(key) for key in facts)
+    for key, value in facts.items():
+        if key != "history":
+            print(f"{key:<{width}}  {_readable(key, value)}")
+    if rows := facts["history"]:
+        print("history")
+        for row in rows[:: max(1, len(rows) // 20)]:
+            val = "-" if row["val_nats"] is None else f"{row['val_nats']:.3f}"
+            print(
+                f"  step {row['step']:>8,}  training {row['loss_nats']:.3f}  held out {val}  gradient {row['grad_norm']:.2f}  |c| {row['cell_max']:.1f}"
+            )
+    others = [name for name in session.run_names(folder) if name != facts["name"]]
+    if run is None and others:
+        print(f"other runs: {', '.join(others)}")
+    return 0
+
+
+def describe(found: Checkpoint) -> dict[str, Any]:
+    """What is in a checkpoint, under the names that `info --json` keeps."""
+    model, config, text = found.writer.config, found.config, found.text
+    last = found.history[-1] if found.history else None
+    return {
+        "name": found.path.name.removesuffix(session.BEST_SUFFIX).removesuffix(session.SUFFIX),
+        "path": str(found.path),
+        "bytes": found.bytes,
+        "format": checkpoint.FORMAT,
+        "resumable": found.resumable,
+        "step": found.step,
+        "steps": found.plan.last,
+        "chars_trained": found.step * config.batch * config.seq,
+        "parameters": sum(p.size for p in found.writer.params.values()),
+        "hidden": model.hidden,
+        "layers": model.layers,
+        "embedding": model.embedding,
+        "vocabulary": model.vocabulary,
+        "loss_nats": last.loss_nats if last else None,
+        "val_nats": last.val_nats if last else None,
+        "best_val_nats": found.best_val_nats,
+        "best_step": found.best_step,
+        "text": list(text.sources),
+        "text_chars": text.chars,
+        "text_sha256": text.sha256,
+        "encoding": text.encoding,
+        **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
+        "history": [vars(point) for point in found.history],
+    }
+
+
+def _readable(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("_nats"):
+        return f"{value:.4f} nats ({bits(value):.4f} bits)"
+    if isinstance(value, list):
+        return visible(", ".join(value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
