@@ -21,8 +21,8 @@ SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
 PLAN_AFTER_S = 2.0
 """A time budget becomes a number of steps after so many seconds of training (or a twentieth of it), and at least so many …"""
 PLAN_AFTER_STEPS = 10
-PLAN_SLACK = 0.03
-"""… steps; after that it is corrected when it is off by more than this share."""
+PLAN_SLACK, PLAN_UNTIL = 0.05, 0.95
+"""… steps; after that it is corrected where it is off by more than the first share, until the second share of the time is gone."""
 SAVING_SHARE = 0.01
 PREVIEW_SHARE = 0.01
 """Saving, and writing previews, may take these shares of the time."""
@@ -369,6 +369,8 @@ class _Planner:
         now = time.monotonic()
         elapsed_s, run = now - self.began_s, self.session.state
         done = run.step - self.mark_step
+        if run.plan.last is not None and elapsed_s > PLAN_UNTIL * self.budget_s:
+            return
         if not self.open or elapsed_s < self.next_s or (done < PLAN_AFTER_STEPS and elapsed_s < self.budget_s / 2):
             return
         share = 0.0 if run.plan.last else state.EVALUATION_SHARE  # the first stretch had no evaluation in it
