@@ -26,12 +26,13 @@ import numpy as np
 from charlstm.batches import Cursor
 from charlstm.corpus import TextInfo
 from charlstm.errors import CheckpointError, SaveError, UsageError
+from charlstm.guard import GuardRecord
 from charlstm.nn import model, optim
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.sampling import Writer
 from charlstm.settings import TrainConfig
-from charlstm.state import GuardRecord, Plan, Point, Tally, TrainState
+from charlstm.state import Plan, Point, Tally, TrainState
 from charlstm.vocabulary import Vocabulary
 
 FORMAT = 1

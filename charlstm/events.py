@@ -41,6 +41,7 @@ class Started(Event):
     seq: int
     optimizer: str
     lr: float
+    clip: float
     chance_nats: float  # every character as likely as any other
     letters_nats: float  # the text's own letter frequencies
     val_nats: float | None
@@ -61,10 +62,12 @@ class Progress(Event):
     """One training step was taken."""
 
     loss_nats: float
-    lr: float
     grad_norm: float
-    cell_max: float
+    update_ratio: float
     weight_norm: float
+    cell_max: float
+    saturated: float
+    lr: float
     chars_per_s: float
     remaining_s: float | None
 
@@ -118,3 +121,4 @@ class Finished(Event):
     loss_nats: float | None
     best_val_nats: float | None
     reason: str  # "done", "SIGINT", "SIGTERM", "nothing to do"
+    hint: str = ""  # why it has not learned, where it has not

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import checkpoint, sampling, session, training
+from charlstm import checkpoint, evaluation, sampling, session
 from charlstm.checkpoint import Checkpoint
 from charlstm.display.jsonl import dump
 from charlstm.display.words import bits, visible
@@ -64,7 +64,7 @@ def _write_json(writer: sampling.Writer, settings: SampleConfig, seed: int) -> N
     text = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
     text += "".join(shown for (shown,) in sampling.generate(writer, settings, np.random.default_rng(seed)))
     ids = writer.vocabulary.encode(text)
-    nats = training.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
+    nats = evaluation.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
     print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), flush=True)
 
 
@@ -85,7 +85,7 @@ def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:
         for row in rows[:: max(1, len(rows) // 20)]:
             val = "-" if row["val_nats"] is None else f"{row['val_nats']:.3f}"
             print(
-                f"  step {row['step']:>8,}  training {row['loss_nats']:.3f}  held out {val}  gradient {row['grad_norm']:.2f}  |c| {row['cell_max']:.1f}"
+                f"  step {row['step']:>8,}  training {row['loss_nats']:.3f}  held out {val}  gradient {row['grad_norm']:.2f}  |c| {row['cell_max']:.1f}  weights {row['weight_norm']:.1f}  update {row['update_ratio']:.1e}  saturated {row['saturated']:.0%}"
             )
     others = [name for name in session.run_names(folder) if name != facts["name"]]
     if run is None and others:

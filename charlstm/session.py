@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import checkpoint, corpus, events, sampling, state, training
+from charlstm import checkpoint, corpus, evaluation, events, guard, sampling, state, training
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, UsageError
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, SampleConfig, TrainConfig, require
 from charlstm.state import TrainState
@@ -191,7 +191,6 @@ class Session:
 
     def _started(self) -> events.Started:
         s, V = self.state, len(self.state.vocabulary)
-        judged = self.val_ids if len(self.val_ids) else self.train_ids
         return events.Started(
             **self._where(),
             run=self.name,
@@ -208,8 +207,9 @@ class Session:
             seq=s.config.seq,
             optimizer=s.config.optimizer,
             lr=s.plan.peak_lr,
+            clip=s.config.clip,
             chance_nats=float(np.log(V)),
-            letters_nats=training.letters_nats(self.train_ids, judged, V),
+            letters_nats=self._letters_nats(),
             val_nats=s.history[-1].val_nats if s.history else None,
             best_val_nats=s.best_val_nats,
             notes=tuple(self.notes),
@@ -224,7 +224,25 @@ class Session:
             loss_nats=s.history[-1].loss_nats if s.history else None,
             best_val_nats=s.best_val_nats,
             reason=reason,
+            hint=self._hint(),
         )
+
+    def _letters_nats(self) -> float:
+        judged = self.val_ids if len(self.val_ids) else self.train_ids
+        return evaluation.letters_nats(self.train_ids, judged, len(self.state.vocabulary))
+
+    def _hint(self) -> str:
+        """One sentence on why the run has not learned; empty if it has, or if nobody can tell yet."""
+        s = self.state
+        if not s.history:
+            return ""
+        last = s.history[-1]
+        reached = last.loss_nats if s.best_val_nats is None else s.best_val_nats
+        letters_nats = self._letters_nats()
+        if reached < letters_nats:
+            return ""
+        why = guard.why_not_learned(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
+        return f"it has not learned more than the letter frequencies ({reached:.2f} against {letters_nats:.2f} nats): {why}"
 
 
 def start(

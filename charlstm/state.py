@@ -13,6 +13,7 @@ import numpy as np
 
 from charlstm.batches import Cursor, fit
 from charlstm.corpus import Corpus, TextInfo
+from charlstm.guard import GuardRecord
 from charlstm.nn import model, optim, parallel
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.types import Arrays
@@ -66,9 +67,11 @@ class Point:
     loss_nats: float  # mean training loss since the row before
     val_nats: float | None
     lr: float
-    grad_norm: float  # mean, before clipping, since the row before
-    cell_max: float  # largest |c| since the row before
+    grad_norm: float  # mean, before clipping, since the row before; so are the shares below
+    update_ratio: float
     weight_norm: float
+    cell_max: float  # largest |c| since the row before
+    saturated: float
 
 
 @dataclass
@@ -78,17 +81,9 @@ class Tally:
     steps: int = 0
     loss: float = 0.0
     grad_norm: float = 0.0
+    update_ratio: float = 0.0
+    saturated: float = 0.0
     cell_max: float = 0.0
-
-
-@dataclass
-class GuardRecord:
-    """What the guard against divergence must remember: see `training`."""
-
-    lr_scale: float = 1.0
-    recoveries: int = 0
-    recent: list[float] = field(default_factory=list)  # losses of the last steps
-    good_step: int = 0  # when `TrainState.good` was taken
 
 
 @dataclass

@@ -9,34 +9,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import events
+from charlstm import events, guard
 from charlstm.batches import Batches, Window
 from charlstm.errors import DivergenceError
-from charlstm.nn import loss as losses
+from charlstm.evaluation import evaluate
 from charlstm.nn import model, optim, parallel
-from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
 from charlstm.state import Point, TrainState
 
 RESET = 0.03
 """Probability that a stream starts fresh in a window, so that the carried state can't drift away from what a sample begins with."""
-EVALUATION_STREAMS = 64
-EVALUATION_SEQ = 100
-EVALUATION_STREAM_CHARS = 1000
-"""A held-out text is read in so many streams at most, each of at least so many characters."""
-
-SNAPSHOT_EVERY = 100
-"""Steps between snapshots of the parameters."""
-MAX_RECOVERIES = 8
-RECOVERY_LR = 0.5
-"""What the learning rate is multiplied with at each recovery."""
-RECENT = 50
-"""How many losses the guard judges a new one by."""
 
 
 def train(
@@ -94,35 +82,39 @@ def _train(
             return
         before = clock()
         window = batches.next(state.cursor, state.batch_rng)
-        lr = state.plan.lr(state.step) * state.guard.lr_scale
+        lr = lr_now(state)
         with np.errstate(all="ignore"):  # what is not finite is looked for below, and never gets any further
-            loss, grad_norm, weight_norm, after = _try_step(state, window, works, crew, lr)
-        reason = _judge(state, loss, grad_norm, weight_norm)
+            measures, after = _try_step(state, window, works, crew, lr)
+            reason = state.guard.judge(measures, window.inputs.size, partial(_good_loss, state, window, works, crew))
         if reason is not None:
+            goes_on = _recover(state)
             yield events.Diverged(**where(), reason=reason, lr=lr)
-            _recover(state, reason)
-            yield events.Recovered(
-                **where(), lr=state.plan.lr(state.step) * state.guard.lr_scale, recoveries=state.guard.recoveries
-            )
+            if not goes_on:
+                raise DivergenceError(
+                    f"training diverged at step {state.step} ({reason}) and {guard.MAX_RECOVERIES} recoveries were spent: "
+                    f"try a learning rate far below {config.peak_lr:g} (--lr), and --clip 1"
+                )
+            yield events.Recovered(**where(), lr=lr_now(state), recoveries=state.guard.recoveries)
             continue
         state.carried = after
         state.step += 1
-        cell_max = float(np.abs(after.c).max())
-        _count(state, loss, grad_norm, cell_max)
-        if state.step % SNAPSHOT_EVERY == 0:
-            _take_snapshot(state)
+        _count(state, measures)
+        if state.guard.accept(measures, state.step):
+            _copy(state.params, state.good)
         step_s = (clock() - before) if step_s == 0 else 0.95 * step_s + 0.05 * (clock() - before)
         pace = (clock() - started) / (state.step - first)
         yield events.Progress(
             **where(),
-            loss_nats=loss,
+            **vars(measures),
             lr=lr,
-            grad_norm=grad_norm,
-            cell_max=cell_max,
-            weight_norm=weight_norm,
             chars_per_s=config.batch * config.seq / max(step_s, 1e-9),
             remaining_s=None if state.plan.last is None else (state.plan.last - state.step) * pace,
         )
+
+
+def lr_now(state: TrainState) -> float:
+    """The learning rate of the next step: the plan's, lowered by what the guard had to."""
+    return state.plan.lr(state.step) * state.guard.lr_scale
 
 
 def epochs(state: TrainState, batches: Batches) -> float:
@@ -130,55 +122,15 @@ def epochs(state: TrainState, batches: Batches) -> float:
     return state.step / batches.windows
 
 
-def evaluate(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], crew: parallel.Crew | None = None, parts: int = 1
-) -> float:
-    """Mean loss in nats a character over a whole text (chars,), of which every character but the first is predicted once.
-
-    The text is read in parallel streams, each from a zero state of its own; nothing of a run is touched.
-    """
-    pairs = len(ids) - 1
-    N = max(1, min(EVALUATION_STREAMS, pairs // EVALUATION_STREAM_CHARS))
-    streams = parallel.split(N, min(parts, N))
-
-    def job(k: int) -> float:
-        return _surprise(params, config, ids, N, np.arange(streams[k].start, streams[k].stop))
-
-    return sum((crew or parallel.Crew(1)).map(job, len(streams))) / pairs
-
-
-def _surprise(params: Arrays, config: ModelConfig, ids: NDArray[Any], N: int, streams: NDArray[Any]) -> float:
-    """Nats of all characters that some of N streams predict."""
-    pairs = len(ids) - 1
-    length = math.ceil(pairs / N)
-    T = min(EVALUATION_SEQ, length)
-    state, work = model.State.zero(config, len(streams)), model.Workspace.empty(config, T, len(streams))
-    total = 0.0
-    for start in range(0, length, T):
-        places = start + np.arange(T)[:, None] + streams * length  # (T, N)
-        valid = (np.arange(start, start + T) < length)[:, None] & (places < pairs)
-        window = np.minimum(places, pairs - 1)
-        logits, state = model.forward(params, config, ids[window].astype(np.intp), state, work)
-        surprise = losses.nats(logits, ids[window + 1].reshape(-1).astype(np.intp))
-        total += float(surprise[valid.reshape(-1)].sum(dtype=np.float64))
-    return total
-
-
-def letters_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:
-    """Nats a character of `ids` under the letter frequencies of `train_ids`, each count raised by one."""
-    counts = np.bincount(train_ids, minlength=V) + 1.0
-    return float(-(np.bincount(ids, minlength=V) / len(ids)) @ np.log(counts / counts.sum()))
-
-
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
 def _try_step(
     state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew, lr: float
-) -> tuple[float, float, float, model.State]:
-    """Loss, gradients, clipping, update: returns loss, gradient norm before clipping, weight norm, state after.
+) -> tuple[guard.Measures, model.State]:
+    """Loss, gradients, clipping, update: returns what was measured, and the carried state after.
 
-    The parameters are updated only where loss and gradient are finite.
+    The parameters are updated only where loss and gradient are finite; if the step must not stand, `_recover` undoes it.
     """
     carried = state.carried.forget(window.fresh)
     rngs: list[np.random.Generator | None] = [None] * len(works)
@@ -188,9 +140,40 @@ def _try_step(
         crew, state.params, state.shape, window.inputs, window.targets, carried, works, rngs
     )
     grad_norm = optim.clip_global_norm(grads, state.config.clip)
+    update_norm = 0.0
     if math.isfinite(loss) and math.isfinite(grad_norm):
-        optim.UPDATES[state.config.optimizer](state.params, grads, state.slots, lr, state.step + 1)
-    return loss, grad_norm, optim.norm(state.params), after
+        update = optim.UPDATES[state.config.optimizer]
+        update_norm = update(state.params, grads, state.slots, lr, state.step + 1)
+    weight_norm = optim.norm(state.params)
+    measures = guard.Measures(
+        loss_nats=loss,
+        grad_norm=grad_norm,
+        update_ratio=update_norm / max(weight_norm, 1e-30),
+        weight_norm=weight_norm,
+        cell_max=float(np.abs(after.c).max()),
+        saturated=model.saturated(works[0]),
+    )
+    return measures, after
+
+
+def _good_loss(state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew) -> float:
+    """Loss of the last good weights on a window, from a zero state."""
+    zero = model.State.zero(state.shape, state.config.batch)
+    return parallel.loss(crew, state.good, state.shape, window.inputs, window.targets, zero, works)
+
+
+def _recover(state: TrainState) -> bool:
+    """Back to the last good weights with a lower rate, empty slots, a zero state, and on with other data; False if it must end."""
+    _copy(state.good, state.params)
+    for slot in state.slots.values():
+        slot.fill(0)
+    state.carried = model.State.zero(state.shape, state.config.batch)
+    return state.guard.recover()
+
+
+def _copy(source: Arrays, target: Arrays) -> None:
+    for name, array in source.items():
+        np.copyto(target[name], array)
 
 
 def _evaluation_is_due(state: TrainState) -> bool:
@@ -201,13 +184,14 @@ def _evaluation_is_due(state: TrainState) -> bool:
     return state.step >= plan.last or (state.step - plan.first) % plan.eval_every == 0
 
 
-def _count(state: TrainState, loss: float, grad_norm: float, cell_max: float) -> None:
+def _count(state: TrainState, m: guard.Measures) -> None:
     tally = state.tally
     tally.steps += 1
-    tally.loss += loss
-    tally.grad_norm += grad_norm
-    tally.cell_max = max(tally.cell_max, cell_max)
-    state.guard.recent = [*state.guard.recent[-(RECENT - 1) :], loss]
+    tally.loss += m.loss_nats
+    tally.grad_norm += m.grad_norm
+    tally.update_ratio += m.update_ratio
+    tally.saturated += m.saturated
+    tally.cell_max = max(tally.cell_max, m.cell_max)
 
 
 def _close_tally(state: TrainState, val_nats: float | None) -> Point:
@@ -217,47 +201,15 @@ def _close_tally(state: TrainState, val_nats: float | None) -> Point:
         step=state.step,
         loss_nats=tally.loss / steps,
         val_nats=val_nats,
-        lr=state.plan.lr(max(0, state.step - 1)) * state.guard.lr_scale,
+        lr=lr_now(state),
         grad_norm=tally.grad_norm / steps,
-        cell_max=tally.cell_max,
+        update_ratio=tally.update_ratio / steps,
         weight_norm=optim.norm(state.params),
+        cell_max=tally.cell_max,
+        saturated=tally.saturated / steps,
     )
     state.history.append(point)
     state.tally = type(tally)()
     if val_nats is not None and (state.best_val_nats is None or val_nats < state.best_val_nats):
         state.best_step, state.best_val_nats = state.step, val_nats
     return point
-
-
-# -- the guard --------------------------------------------------------------------------------------------------------
-
-
-def _judge(state: TrainState, loss: float, grad_norm: float, weight_norm: float) -> str | None:
-    """Why the step that was tried must not stand; None if it may."""
-    for what, value in (("loss", loss), ("gradient norm", grad_norm), ("weight norm", weight_norm)):
-        if not math.isfinite(value):
-            return f"the {what} is no longer finite"
-    return None
-
-
-def _take_snapshot(state: TrainState) -> None:
-    for name, p in state.params.items():
-        np.copyto(state.good[name], p)
-    state.guard.good_step = state.step
-
-
-def _recover(state: TrainState, reason: str) -> None:
-    """Back to the last good snapshot with a lower rate, empty slots, a zero state, and on with other data."""
-    for name, p in state.params.items():
-        np.copyto(p, state.good[name])
-    for slot in state.slots.values():
-        slot.fill(0)
-    state.carried = model.State.zero(state.shape, state.config.batch)
-    state.guard.recent = []
-    if state.guard.recoveries >= MAX_RECOVERIES:
-        raise DivergenceError(
-            f"training diverged at step {state.step} ({reason}) and {MAX_RECOVERIES} recoveries were spent: "
-            f"try a learning rate below {state.config.peak_lr:g} (--lr), or --clip 1"
-        )
-    state.guard.recoveries += 1
-    state.guard.lr_scale *= RECOVERY_LR

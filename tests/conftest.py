@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from charlstm import blas
 from charlstm.cli import main
+
+blas.prepare()  # as the program does, before anything imports NumPy
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSES = (

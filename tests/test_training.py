@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, events, sampling, state, training
-from charlstm.errors import DivergenceError
+from charlstm import checkpoint, corpus, evaluation, events, sampling, state, training
 from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.settings import SampleConfig, TrainConfig
@@ -39,7 +38,7 @@ def test_it_learns_more_than_the_letter_frequencies(text: Path) -> None:
     run, train_ids, val_ids = begin(text, steps=300, hidden=24, dropout=0.0)
     finish(run, train_ids, val_ids)
     assert run.best_val_nats is not None
-    assert run.best_val_nats < 0.7 * training.letters_nats(train_ids, val_ids, len(run.vocabulary))
+    assert run.best_val_nats < 0.7 * evaluation.letters_nats(train_ids, val_ids, len(run.vocabulary))
     assert run.history[-1].loss_nats < run.history[0].loss_nats
 
 
@@ -82,7 +81,7 @@ def test_previews_and_evaluations_change_no_weight(text: Path, folder: Path) -> 
     for _ in training.train(run, train_ids, val_ids):
         writer = sampling.Writer(run.shape, run.params, run.vocabulary)
         list(sampling.generate(writer, SampleConfig(length=5), np.random.default_rng(0)))
-        training.evaluate(run.params, run.shape, val_ids)
+        evaluation.evaluate(run.params, run.shape, val_ids)
     assert digest(run, folder) == digest(quiet[0], folder)
 
 
@@ -108,7 +107,7 @@ def test_evaluation_equals_one_long_window(text: Path) -> None:
     work = model.Workspace.empty(run.shape, 332, 1)
     logits, _ = model.forward(run.params, run.shape, ids[:-1, None], model.State.zero(run.shape, 1), work)
     expected = losses.nats(logits, ids[1:]).mean()
-    assert training.evaluate(run.params, run.shape, ids) == pytest.approx(float(expected), rel=1e-5)
+    assert evaluation.evaluate(run.params, run.shape, ids) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("chars", [2, 3, 99, 101, 1999, 2000, 2001, 3602])
@@ -117,20 +116,20 @@ def test_evaluation_counts_every_character_but_the_first_once(chars: int) -> Non
     config = model.ModelConfig(5, 3, 1)
     params = {name: np.zeros(shape, np.float32) for name, shape in model.shapes(config).items()}
     ids = np.random.default_rng(0).integers(0, 5, chars)
-    assert training.evaluate(params, config, ids) == pytest.approx(math.log(5), rel=1e-6)
+    assert evaluation.evaluate(params, config, ids) == pytest.approx(math.log(5), rel=1e-6)
 
 
 def test_evaluation_in_streams_is_close_to_one_stream(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, train_ids, _ = begin(text)
-    several = training.evaluate(run.params, run.shape, train_ids)
-    monkeypatch.setattr(training, "EVALUATION_STREAMS", 1)
-    assert several == pytest.approx(training.evaluate(run.params, run.shape, train_ids), rel=1e-3)
+    several = evaluation.evaluate(run.params, run.shape, train_ids)
+    monkeypatch.setattr(evaluation, "STREAMS", 1)
+    assert several == pytest.approx(evaluation.evaluate(run.params, run.shape, train_ids), rel=1e-3)
 
 
 def test_letter_frequencies_are_judged_as_a_model_would_be() -> None:
     ids = np.array([0, 0, 0, 1])
     expected = -(3 * math.log(4 / 6) + math.log(2 / 6)) / 4
-    assert training.letters_nats(ids, ids, 2) == pytest.approx(expected)
+    assert evaluation.letters_nats(ids, ids, 2) == pytest.approx(expected)
 
 
 def test_the_schedule_warms_up_comes_down_and_depends_on_the_step_alone() -> None:
@@ -150,54 +149,3 @@ def test_evaluations_take_a_small_share_of_a_short_run() -> None:
     assert forward_passes / 3 <= 1.2 * state.EVALUATION_SHARE * 1000 * 1000
     plan.end(1000, 123, chars_per_step=1000, val_chars=100_000)
     assert plan.eval_every == 123
-
-
-# -- the guard
-
-
-@pytest.mark.parametrize("what", ["params", "slots", "carried"])
-def test_a_nan_put_in_by_hand_is_recovered_from(text: Path, what: str) -> None:
-    run, *ids = begin(text, steps=60, dropout=0.0)
-    seen = []
-    for event in training.train(run, *ids):
-        seen.append(event)
-        if isinstance(event, events.Progress) and event.step == 25:
-            poisoned = {"params": run.params, "slots": run.slots, "carried": {"out.W": run.carried.c}}[what]
-            poisoned["m/out.W" if what == "slots" else "out.W"].flat[0] = np.nan
-    assert [type(e) for e in seen if isinstance(e, (events.Diverged, events.Recovered))] == [
-        events.Diverged,
-        events.Recovered,
-    ]
-    assert run.step == 60
-    assert all(np.isfinite(p).all() for p in run.params.values())
-    assert all(math.isfinite(p.loss_nats) for p in run.history)
-
-
-def test_a_rate_that_breaks_everything_ends_in_one_error_with_finite_weights(text: Path) -> None:
-    run, *ids = begin(text, steps=400, optimizer="sgd", lr=1e38, clip=0.0, dropout=0.0)
-    with pytest.raises(DivergenceError, match="--lr"):
-        finish(run, *ids)
-    assert all(np.isfinite(p).all() for p in run.params.values())
-
-
-def test_a_recovered_run_resumes_exactly(text: Path, folder: Path) -> None:
-    def poison(run: TrainState) -> None:
-        run.params["out.W"].flat[0] = np.nan
-
-    ends = []
-    for stop_at in (None, 28):
-        run, *ids = begin(text, steps=40)
-        stream = training.train(run, *ids)
-        poisoned = False
-        for event in stream:
-            if event.step == 25 and not poisoned:
-                poison(run)
-                poisoned = True
-            if event.step == stop_at:
-                checkpoint.save_run(folder / "r.npz", run)
-                run = checkpoint.load_run(folder / "r.npz")
-                finish(run, *ids)
-                break
-        assert run.guard.recoveries == 1
-        ends.append(digest(run, folder))
-    assert ends[0] == ends[1]

@@ -88,7 +88,8 @@ def progress(event: events.Progress) -> str:
     share = f"/{event.steps} {event.step / event.steps:4.0%}" if event.steps else ""
     return (
         f"step {event.step}{share} pass {event.epoch:.2f} loss {words.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
-        f"|c| {event.cell_max:.1f} weights {event.weight_norm:.1f} lr {event.lr:.2g} {words.count(event.chars_per_s)} chars/s "
+        f"|c| {event.cell_max:.1f} weights {event.weight_norm:.1f} update {event.update_ratio:.1e} "
+        f"saturated {event.saturated:.0%} lr {event.lr:.2g} {words.count(event.chars_per_s)} chars/s "
         f"left {words.duration(event.remaining_s)}"
     )
 
@@ -97,4 +98,5 @@ def finished(event: events.Finished) -> list[str]:
     """How it ended."""
     best = f", best held-out loss {words.loss(event.best_val_nats)}" if event.best_val_nats is not None else ""
     how = "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
-    return [f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}: {event.path}"]
+    lines = [f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}: {event.path}"]
+    return [*lines, f"note: {event.hint}"] if event.hint else lines

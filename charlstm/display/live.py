@@ -42,6 +42,7 @@ class LiveDisplay:
         self.smooth: float | None = None
         self.train_curve: list[tuple[float, float]] = []
         self.val_curve: list[tuple[float, float]] = []
+        self.gradient, self.cells, self.weights = words.Trend(), words.Trend(), words.Trend()
         self.sample = ""
         self.message = ""
         self.next_s = 0.0
@@ -87,6 +88,12 @@ class LiveDisplay:
         self.progress = event
         self.smooth = event.loss_nats if self.smooth is None else SMOOTH * self.smooth + (1 - SMOOTH) * event.loss_nats
         self.train_curve.append((event.step, self.smooth))
+        for trend, value in (
+            (self.gradient, event.grad_norm),
+            (self.cells, event.cell_max),
+            (self.weights, event.weight_norm),
+        ):
+            trend.add(value)
         if len(self.train_curve) > 2 * CURVE_POINTS:
             self.train_curve = curve.thin(self.train_curve, CURVE_POINTS)
 
@@ -161,13 +168,23 @@ class LiveDisplay:
         return table
 
     def _health(self) -> Text:
+        """Gradient, cell state, weights: a number and a word each; and the size of a step, and how many gates are stuck."""
         p = self.progress
+        text = Text(no_wrap=True, overflow="ellipsis", style="dim")
         if p is None:
-            return Text("")
-        text = f"step {p.step:,}{f' of {p.steps:,}' if p.steps else ''}  pass {p.epoch:.1f}  rate {p.lr:.2g}  gradient {p.grad_norm:.2f}  "
-        return Text(
-            text + f"|c| {p.cell_max:.1f}  weights {p.weight_norm:.0f}", style="dim", no_wrap=True, overflow="ellipsis"
-        )
+            return text
+        clip = self.started.clip if self.started else 0.0
+        clipped = 0 < clip < p.grad_norm
+        for name, number, word in (
+            ("gradient", f"{p.grad_norm:.2f}", "clipped" if clipped else self.gradient.word()),
+            ("|c|", f"{p.cell_max:.0f}", self.cells.word()),
+            ("weights", f"{p.weight_norm:.0f}", self.weights.word()),
+        ):
+            text.append(f"{name} {number} ")
+            text.append(f"{word}  ", style="not dim" if word == "steady" else "bold yellow")
+        text.append(f"update {p.update_ratio:.0e}  saturated {p.saturated:.0%}  rate {p.lr:.1e}  ")
+        text.append(f"step {p.step:,}{f' of {p.steps:,}' if p.steps else ''}, pass {p.epoch:.1f}")
+        return text
 
     def _curve(self, width: int, rows: int) -> RenderableType:
         everything = [y for _, y in self.train_curve + self.val_curve]

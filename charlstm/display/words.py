@@ -9,6 +9,24 @@ BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
 """Characters that turn the direction of what follows."""
 
 
+class Trend:
+    """Whether a number is steady or rising: its quick running mean against its slow one."""
+
+    def __init__(self) -> None:
+        self.quick = self.slow = 0.0
+        self.seen = 0
+
+    def add(self, value: float) -> None:
+        """Take the next value in."""
+        self.seen += 1
+        self.quick += (value - self.quick) / min(self.seen, 20)
+        self.slow += (value - self.slow) / min(self.seen, 400)
+
+    def word(self) -> str:
+        """steady or rising."""
+        return "rising" if self.quick > 1.25 * self.slow else "steady"
+
+
 def duration(seconds: float | None) -> str:
     """3:07 or 1:02:03; ? if it is not known."""
     if seconds is None or not math.isfinite(seconds):

@@ -170,6 +170,17 @@ def loss_and_gradients(
     return share * loss, backward(params, config, d_logits, inputs, work), after
 
 
+def saturated(work: Workspace) -> float:
+    """Share of gates within 1 % of their ends, of all layers at the last step of the last forward pass: such gates learn little."""
+    found = size = 0
+    for tape in work.tapes:
+        gates, H = tape.gates[-1], tape.tanh_c.shape[1]  # (4H, N)
+        found += int(np.count_nonzero(np.abs(gates[: 3 * H] - 0.5) > 0.49))
+        found += int(np.count_nonzero(np.abs(gates[3 * H :]) > 0.98))
+        size += gates.size
+    return found / size
+
+
 def part(params: Arrays, name: str) -> Arrays:
     """The parameters of one layer, under their names inside it: W, U, b."""
     return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}

@@ -21,7 +21,7 @@ RMSPROP_DECAY, RMSPROP_EPSILON = 0.95, 1e-8
 
 def norm(arrays: Arrays) -> float:
     """Euclidean norm of all arrays taken as one vector; inf or nan where one of them is not finite."""
-    return math.sqrt(sum(float(np.dot(flat, flat)) for flat in (a.reshape(-1) for a in arrays.values())))
+    return math.sqrt(sum(map(_square, arrays.values())))
 
 
 def clip_global_norm(grads: Arrays, limit: float) -> float:
@@ -42,8 +42,10 @@ def empty_slots(optimizer: str, params: Arrays) -> Arrays:
     return {f"{slot}/{name}": np.zeros_like(p) for slot in SLOTS[optimizer] for name, p in params.items()}
 
 
-def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> float:
     """Adam (Kingma & Ba 2015, alg. 1), **in place**; t counts updates from 1. Overwrites the gradients.
+
+    Like every update here it returns the norm of the change.
 
     ::
 
@@ -52,6 +54,7 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> Non
     """
     rate = lr / (1 - ADAM_BETA1**t)
     spread = 1 / math.sqrt(1 - ADAM_BETA2**t)
+    squares = 0.0
     for name, p in params.items():
         g, m, v = grads[name], slots[f"m/{name}"], slots[f"v/{name}"]
         scratch: Array = (1 - ADAM_BETA1) * g
@@ -67,24 +70,36 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> Non
         np.divide(m, scratch, out=scratch)
         scratch *= rate
         p -= scratch
+        squares += _square(scratch)
+    return math.sqrt(squares)
 
 
-def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> float:
     """RMSProp (Tieleman & Hinton 2012, lecture 6.5): p = p - lr * g / (sqrt(s) + ε), s a running mean of g². **In place**."""
+    squares = 0.0
     for name, p in params.items():
         g, s = grads[name], slots[f"s/{name}"]
         s *= RMSPROP_DECAY
         s += (1 - RMSPROP_DECAY) * (g * g)
-        p -= lr * g / (np.sqrt(s) + RMSPROP_EPSILON)
+        change = lr * g / (np.sqrt(s) + RMSPROP_EPSILON)
+        p -= change
+        squares += _square(change)
+    return math.sqrt(squares)
 
 
-def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> None:
+def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> float:
     """Plain stochastic gradient descent: p = p - lr * g, **in place**."""
     for name, p in params.items():
         p -= lr * grads[name]
+    return lr * norm(grads)
 
 
-Update = Callable[[Arrays, Arrays, Arrays, float, int], None]
+def _square(a: Array) -> float:
+    flat = a.reshape(-1)
+    return float(np.dot(flat, flat))
+
+
+Update = Callable[[Arrays, Arrays, Arrays, float, int], float]
 
 SLOTS: dict[str, tuple[str, ...]] = {"adam": ("m", "v"), "rmsprop": ("s",), "sgd": ()}
 UPDATES: dict[str, Update] = {"adam": adam, "rmsprop": rmsprop, "sgd": sgd}

@@ -17,6 +17,7 @@ import numpy as np
 
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.loss import nats
 from charlstm.nn.types import Arrays, Ids
 
 MIN_STREAMS = 8
@@ -76,15 +77,13 @@ def loss_and_gradients(
     rngs: Sequence[np.random.Generator | None],
 ) -> tuple[float, Arrays, model.State]:
     """As `model.loss_and_gradients`, with one workspace and one dropout generator for each part of the N streams."""
-    N, columns = inputs.shape[1], split(inputs.shape[1], len(works))
+    parts = split(inputs.shape[1], len(works))
 
     def job(k: int) -> tuple[float, Arrays, model.State]:
-        part = columns[k]
-        share = (part.stop - part.start) / N
+        part = parts[k]
         before = model.State(state.h[:, :, part], state.c[:, :, part])
-        return model.loss_and_gradients(
-            params, config, inputs[:, part], targets[:, part], before, works[k], rngs[k], share
-        )
+        ids = inputs[:, part], targets[:, part]
+        return model.loss_and_gradients(params, config, *ids, before, works[k], rngs[k], _share(part, inputs))
 
     done = crew.map(job, len(works))
     loss, grads, _ = done[0]
@@ -92,9 +91,32 @@ def loss_and_gradients(
         loss += more_loss
         for name, g in grads.items():
             g += more_grads[name]
-    after = [state for _, _, state in done]
-    return (
-        loss,
-        grads,
-        model.State(np.concatenate([s.h for s in after], axis=2), np.concatenate([s.c for s in after], axis=2)),
-    )
+    h = np.concatenate([after.h for _, _, after in done], axis=2)
+    c = np.concatenate([after.c for _, _, after in done], axis=2)
+    return loss, grads, model.State(h, c)
+
+
+def loss(
+    crew: Crew,
+    params: Arrays,
+    config: ModelConfig,
+    inputs: Ids,
+    targets: Ids,
+    state: model.State,
+    works: Sequence[model.Workspace],
+) -> float:
+    """The loss alone, without dropout."""
+    parts = split(inputs.shape[1], len(works))
+
+    def job(k: int) -> float:
+        part = parts[k]
+        before = model.State(state.h[:, :, part], state.c[:, :, part])
+        logits, _ = model.forward(params, config, inputs[:, part], before, works[k])
+        return _share(part, inputs) * float(nats(logits, targets[:, part].reshape(-1)).mean())
+
+    return sum(crew.map(job, len(works)))
+
+
+def _share(part: slice, inputs: Ids) -> float:
+    """What a part counts for among all streams."""
+    return float((part.stop - part.start) / inputs.shape[1])
