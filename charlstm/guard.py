@@ -71,13 +71,14 @@ class GuardRecord:
     spread: float = 0.0  # median deviation from it
     bad: int = 0  # bad steps in a row
 
-    def judge(self, m: Measures, chars: int, good_loss: Callable[[], float]) -> str | None:
+    def judge(self, m: Measures, chars: int, excess: Callable[[], float]) -> str | None:
         """Why a step must not stand; None if it may.
 
         Args:
             m: what the step measured.
             chars: characters that its loss is the mean of.
-            good_loss: computes the loss of the last good weights on the same window; called only where it matters.
+            excess: computes by how many nats the weights are worse than the last good ones on the same window, both from a zero
+                state and without dropout; called only where it matters.
         """
         for what, value in (
             ("loss", m.loss_nats),
@@ -94,13 +95,13 @@ class GuardRecord:
         if self.level is None or m.loss_nats <= self.level + max(MARGIN_NATS + noise, MARGIN_SPREADS * self.spread):
             self.bad = 0
             return None
-        worse = m.loss_nats - good_loss()
-        if not worse > WORSE_NATS + noise:  # the text is hard here, for the good weights too
+        worse = excess()
+        if worse <= WORSE_NATS + noise:  # the text is hard here, for the good weights too
             self.bad = 0
             self.level = max(self.level, statistics.median([*self.recent, m.loss_nats]))
             return None
         self.bad += 1
-        if worse > EXTREME_NATS + noise or self.bad >= PATIENCE:
+        if not worse <= EXTREME_NATS + noise or self.bad >= PATIENCE:
             return f"the loss rose to {m.loss_nats:.2f} nats, {worse:.2f} worse than the last good weights on the same text"
         return None
 

@@ -85,14 +85,14 @@ def _train(
         lr = lr_now(state)
         with np.errstate(all="ignore"):  # what is not finite is looked for below, and never gets any further
             measures, after = _try_step(state, window, works, crew, lr)
-            reason = state.guard.judge(measures, window.inputs.size, partial(_good_loss, state, window, works, crew))
+            reason = state.guard.judge(measures, window.inputs.size, partial(_excess, state, window, works, crew))
         if reason is not None:
             goes_on = _recover(state)
             yield events.Diverged(**where(), reason=reason, lr=lr)
             if not goes_on:
                 raise DivergenceError(
                     f"training diverged at step {state.step} ({reason}) and {guard.MAX_RECOVERIES} recoveries were spent: "
-                    f"try a learning rate far below {config.peak_lr:g} (--lr), and --clip 1"
+                    f"try an --lr far below {config.peak_lr:g}, --clip 1, and a --seq below {config.seq}"
                 )
             yield events.Recovered(**where(), lr=lr_now(state), recoveries=state.guard.recoveries)
             continue
@@ -156,10 +156,14 @@ def _try_step(
     return measures, after
 
 
-def _good_loss(state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew) -> float:
-    """Loss of the last good weights on a window, from a zero state."""
+def _excess(state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew) -> float:
+    """By how many nats the weights are worse on a window than the last good ones, both from a zero state and without dropout."""
     zero = model.State.zero(state.shape, state.config.batch)
-    return parallel.loss(crew, state.good, state.shape, window.inputs, window.targets, zero, works)
+    now, good = (
+        parallel.loss(crew, params, state.shape, window.inputs, window.targets, zero, works)
+        for params in (state.params, state.good)
+    )
+    return now - good
 
 
 def _recover(state: TrainState) -> bool:

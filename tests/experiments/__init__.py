@@ -1,0 +1,1 @@
+"""Experiments: scripts that measure what the pages in docs/ say."""
