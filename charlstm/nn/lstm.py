@@ -53,7 +53,26 @@ class Tape:
     slopes: Array  # (T, 4H, N)    what dc (for i, f, g) or dh (for o) is multiplied with to give dz
     slope_c: Array  # (T, H, N)    what dh is multiplied with to add to dc
     d_inputs: Array  # (D, T, N)
-    step: Arrays  # scratch of one time step
+    dz: Array  # (4H, N)    scratch of one time step, as are the three below
+    dh: Array  # (H, N)
+    dc: Array  # (H, N)
+    product: Array  # (H, N)
+
+    def __post_init__(self) -> None:
+        """Cut the buffers into time steps, once: making a view costs as much as a small sweep."""
+        H, T = len(self.h), len(self.c) - 1
+        i, f, o, g = (slice(k * H, (k + 1) * H) for k in range(4))
+        self.forward_steps = [
+            (self.h[:, t], self.z[:, t], a, a[: 3 * H], a[i], a[f], a[o], a[g], *state)
+            for t, a, *state in zip(
+                range(T), self.gates, self.c[:-1], self.c[1:], self.tanh_c, self.h.transpose(1, 0, 2)[1:], strict=True
+            )
+        ]
+        self.backward_steps = [
+            (t, self.gates[t, f], s[i], s[f], s[o], s[g], self.slope_c[t], self.z[:, t])
+            for t, s in reversed(list(zip(range(T), self.slopes, strict=True)))
+        ]
+        self.dz_gates = self.dz[i], self.dz[f], self.dz[o], self.dz[g]
 
     @classmethod
     def empty(cls, D: int, H: int, T: int, N: int, dtype: DTypeLike) -> Tape:
@@ -72,7 +91,10 @@ class Tape:
             slopes=buffer(T, 4 * H, N),
             slope_c=buffer(T, H, N),
             d_inputs=buffer(D, T, N),
-            step={"dz": buffer(4 * H, N), "dh": buffer(H, N), "dc": buffer(H, N), "product": buffer(H, N)},
+            dz=buffer(4 * H, N),
+            dh=buffer(H, N),
+            dc=buffer(H, N),
+            product=buffer(H, N),
         )
 
 
@@ -125,23 +147,21 @@ def forward(params: Arrays, x: Array, h0: Array, c0: Array, tape: Tape) -> tuple
     zx += halve_sigmoid_rows(params["b"], H)[:, None, None]
 
     tape.inputs = x
-    h, c, product = tape.h, tape.c, tape.step["product"]
-    h[:, 0], c[0] = h0, c0
-    for t in range(T):
-        a = tape.gates[t]  # (4H, N)
-        np.matmul(U, h[:, t], out=a)
-        np.add(a, zx[:, t], out=a)
+    tape.h[:, 0], tape.c[0] = h0, c0
+    product, half = tape.product, zx.dtype.type(0.5)
+    for h_before, zx_t, a, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:  # a (4H, N): all gates
+        np.matmul(U, h_before, out=a)
+        np.add(a, zx_t, out=a)
         np.tanh(a, out=a)
-        ifo, i, f, o, g = a[: 3 * H], a[:H], a[H : 2 * H], a[2 * H : 3 * H], a[3 * H :]
-        np.multiply(ifo, 0.5, out=ifo)
-        np.add(ifo, 0.5, out=ifo)
+        np.multiply(ifo, half, out=ifo)
+        np.add(ifo, half, out=ifo)
 
-        np.multiply(f, c[t], out=c[t + 1])
+        np.multiply(f, c_before, out=c)
         np.multiply(i, g, out=product)
-        np.add(c[t + 1], product, out=c[t + 1])
-        np.tanh(c[t + 1], out=tape.tanh_c[t])
-        np.multiply(o, tape.tanh_c[t], out=h[:, t + 1])
-    return h[:, 1:], h[:, T].copy(), c[T].copy()
+        np.add(c, product, out=c)
+        np.tanh(c, out=tanh_c)
+        np.multiply(o, tanh_c, out=h)
+    return tape.h[:, 1:], tape.h[:, T].copy(), tape.c[T].copy()
 
 
 def backward(
@@ -163,23 +183,23 @@ def backward(
     D, T, N = tape.inputs.shape
     H = len(d_h)
     _fill_slopes(tape)
-    dz, UT = tape.z, np.ascontiguousarray(params["U"].T)  # (4H, T, N), (H, 4H)
-    dz_t, dh, dc, product = tape.step["dz"], tape.step["dh"], tape.step["dc"], tape.step["product"]
+    UT = np.ascontiguousarray(params["U"].T)  # (H, 4H)
+    dz, dh, dc, product = tape.dz, tape.dh, tape.dc, tape.product
+    dz_i, dz_f, dz_o, dz_g = tape.dz_gates
     dh[:], dc[:] = d_h, d_c
-    for t in reversed(range(T)):
-        slope = tape.slopes[t]
+    for t, f, slope_i, slope_f, slope_o, slope_g, slope_c, dz_t in tape.backward_steps:
         np.add(dh, d_y[:, t], out=dh)
-        np.multiply(dh, tape.slope_c[t], out=product)
+        np.multiply(dh, slope_c, out=product)
         np.add(dc, product, out=dc)
-        np.multiply(dc, slope[:H], out=dz_t[:H])
-        np.multiply(dc, slope[H : 2 * H], out=dz_t[H : 2 * H])
-        np.multiply(dh, slope[2 * H : 3 * H], out=dz_t[2 * H : 3 * H])
-        np.multiply(dc, slope[3 * H :], out=dz_t[3 * H :])
-        np.multiply(dc, tape.gates[t, H : 2 * H], out=dc)
-        np.matmul(UT, dz_t, out=dh)
-        dz[:, t] = dz_t
+        np.multiply(dc, slope_i, out=dz_i)
+        np.multiply(dc, slope_f, out=dz_f)
+        np.multiply(dh, slope_o, out=dz_o)
+        np.multiply(dc, slope_g, out=dz_g)
+        np.multiply(dc, f, out=dc)
+        np.matmul(UT, dz, out=dh)
+        dz_t[:] = dz
 
-    columns = dz.reshape(4 * H, T * N)
+    columns = tape.z.reshape(4 * H, T * N)  # the forward pass's W x + b gave way to dz
     h_before = tape.h.reshape(H, (T + 1) * N)[:, : T * N]  # (H, T*N): h_{t-1} of every column
     grads = {
         "W": columns @ tape.inputs.reshape(D, T * N).T,
