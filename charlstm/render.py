@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,41 +29,60 @@ def write_samples(
             raise UsageError("--prompt - was given but standard input is closed: pipe a text into it")
         settings = SampleConfig(**vars(settings) | {"prompt": sys.stdin.read().removesuffix("\n")})
     endless = settings.length == 0 and settings.lines == 0
-    if as_json and endless:
-        raise UsageError("--json can't tell of a text without an end: give a --length")
+    if endless and not settings.stop and (as_json or count > 1):
+        raise UsageError("a text without an end can't be told as JSON or be one of several: give a --length")
     writer = checkpoint.load(session.find_run(run, folder, best=True)).writer
     if settings.lines > 0 and settings.length == 0 and "\n" not in writer.vocabulary:
         raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
     if seed is None:
         seed = secrets.randbelow(2**31)
         print(f"seed {seed}", file=sys.stderr)
-    for number in range(count):
-        if as_json:
-            _write_json(writer, settings, seed + number)
-        else:
-            _write_text(writer, settings, seed + number, last=number == count - 1)
+    texts = _Texts(writer, settings, [seed + number for number in range(count)])
+    if as_json:
+        for number in range(count):
+            _print_json(writer, settings, seed + number, "".join(texts.pieces(number)))
+    else:
+        _write_texts(texts, count)
     return 0
 
 
-def _write_text(writer: sampling.Writer, settings: SampleConfig, seed: int, *, last: bool) -> None:
-    """One text; on a terminal its control characters are made visible, and it ends with a line end."""
+class _Texts:
+    """Several texts that are made as one batch and read one after the other."""
+
+    def __init__(self, writer: sampling.Writer, settings: SampleConfig, seeds: list[int]) -> None:
+        prompt = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
+        self.waiting = [[prompt] for _ in seeds]
+        self.steps = sampling.generate(writer, settings, [np.random.default_rng(seed) for seed in seeds])
+
+    def pieces(self, number: int) -> Iterator[str]:
+        """One text, piece by piece, as soon as each is made; what is made of the others meanwhile is kept."""
+        while True:
+            yield from self.waiting[number]
+            self.waiting[number].clear()
+            made = next(self.steps, None)
+            if made is None:
+                return
+            for waiting, piece in zip(self.waiting, made, strict=True):
+                waiting.append(piece)
+
+
+def _write_texts(texts: _Texts, count: int) -> None:
+    """Texts to stdout; on a terminal control characters are made visible, and each text ends with a line end."""
     out = sys.stdout
     out.reconfigure(errors="replace")  # type: ignore[union-attr]
     on_terminal = out.isatty()
-    text = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
-    out.write(visible(text) if on_terminal else text)
-    for (shown,) in sampling.generate(writer, settings, np.random.default_rng(seed)):
-        text = shown or text
-        out.write(visible(shown) if on_terminal else shown)
-        out.flush()
-    if not text.endswith("\n") and (on_terminal or not last):
-        out.write("\n")
+    for number in range(count):
+        last = ""
+        for piece in texts.pieces(number):
+            out.write(visible(piece) if on_terminal else piece)
+            out.flush()
+            last = piece or last
+        if not last.endswith("\n") and (on_terminal or number < count - 1):
+            out.write("\n")
     out.flush()
 
 
-def _write_json(writer: sampling.Writer, settings: SampleConfig, seed: int) -> None:
-    text = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
-    text += "".join(shown for (shown,) in sampling.generate(writer, settings, np.random.default_rng(seed)))
+def _print_json(writer: sampling.Writer, settings: SampleConfig, seed: int, text: str) -> None:
     ids = writer.vocabulary.encode(text)
     nats = evaluation.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
     print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from charlstm.errors import PromptError
 from charlstm.nn import choose, model
 from charlstm.nn.config import ModelConfig
-from charlstm.nn.types import Arrays
+from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
 from charlstm.vocabulary import Vocabulary, describe
 
-DRAWS = 256
-"""Uniform numbers are drawn in blocks of so many characters."""
+BLOCK_NUMBERS = 1 << 14
+"""Random numbers are drawn in blocks of about so many."""
 
 
 @dataclass(frozen=True)
@@ -42,43 +42,43 @@ def readable_prompt(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     return "".join(c for c in prompt if c in vocabulary)
 
 
-def generate(writer: Writer, settings: SampleConfig, rng: np.random.Generator, n: int = 1) -> Iterator[list[str]]:
-    """Write n texts side by side.
+def generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator]) -> Iterator[list[str]]:
+    """Write texts side by side, one with each random generator.
 
     Without a prompt a text begins as after a line end; where the model knows no line end, with a character drawn at random.
 
     Yields:
-        for every character made, n strings: what can be shown of each text (nothing once it has ended, and nothing while
+        for every character made, one string a text: what can be shown of it (nothing once it has ended, and nothing while
         it may be the beginning of the stop text).
     """
-    vocabulary = writer.vocabulary
-    weights = model.step_weights(writer.params, writer.config)
-    state = model.State.zero(writer.config, n)
-    uniform = _uniform_numbers(rng, n)
-    prompt = readable_prompt(vocabulary, settings.prompt, settings.unknown)
+    n = len(rngs)
+    vocabulary, characters = writer.vocabulary, writer.vocabulary.characters
+    model_step = model.Stepper(writer.params, writer.config, n).step
+    noise = _gumbel(rngs, len(vocabulary))
     endings = [_Ending(settings) for _ in range(n)]
+    choice = (settings.temperature, settings.top_k, settings.top_p)
 
+    prompt = readable_prompt(vocabulary, settings.prompt, settings.unknown)
     if not prompt and "\n" in vocabulary:
         prompt = "\n"
     if prompt:
         for character in vocabulary.encode(prompt):
-            logits = model.step(weights, np.full(n, character), state)
-        p = choose.probabilities(logits, settings.temperature, settings.top_k, settings.top_p)
+            logits = model_step(np.full(n, character))
+        ids = choose.draw(logits, next(noise), *choice)
     else:
-        p = np.full((len(vocabulary), n), 1 / len(vocabulary))
+        ids = np.array([rng.integers(len(vocabulary)) for rng in rngs])
     while True:
-        ids = choose.draw(p, next(uniform))
-        shown = [ending.take(vocabulary.characters[i]) for ending, i in zip(endings, ids, strict=True)]
-        yield shown
+        yield [ending.take(characters[i]) for ending, i in zip(endings, ids.tolist(), strict=True)]
         if all(ending.over for ending in endings):
             return
-        logits = model.step(weights, ids, state)
-        p = choose.probabilities(logits, settings.temperature, settings.top_k, settings.top_p)
+        ids = choose.draw(model_step(ids), next(noise), *choice)
 
 
-def _uniform_numbers(rng: np.random.Generator, n: int) -> Iterator[np.ndarray]:
+def _gumbel(rngs: Sequence[np.random.Generator], V: int) -> Iterator[Array]:
+    """Standard Gumbel noise (V, n) without end, drawn in blocks; each text has the noise that it would have alone."""
+    block = max(1, BLOCK_NUMBERS // V)
     while True:
-        yield from rng.random((DRAWS, n))
+        yield from np.stack([rng.gumbel(size=(block, V)) for rng in rngs], axis=2)
 
 
 class _Ending:
@@ -96,11 +96,13 @@ class _Ending:
             return ""
         self.chars += 1
         self.line_ends += character == "\n"
+        self.over = self.chars == self.length or (self.lines > 0 and self.line_ends == self.lines)
+        if not self.stop:
+            return character
         self.held += character
-        if self.stop and self.held.endswith(self.stop):
+        if self.held.endswith(self.stop):
             self.over = True
             return self.held[: -len(self.stop)]
-        self.over = self.chars == self.length or (self.lines > 0 and self.line_ends == self.lines)
         keep = 0 if self.over else self._maybe_stop()
         shown, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
         return shown

@@ -425,7 +425,7 @@ class _Preview:
         fresh = now >= self.next_fresh
         if fresh:
             writer = sampling.Writer(self.run.shape, self.run.params, self.run.vocabulary)
-            self.text = sampling.generate(writer, self.settings, self.rng)
+            self.text = sampling.generate(writer, self.settings, [self.rng])
             self.next_fresh = now + self.habits.preview_every_s
         text = self._piece(now + PREVIEW_PIECE_S if self.habits.stream_preview else None)
         cost = time.monotonic() - now

@@ -72,6 +72,9 @@ def test_lines_stop_and_count(trained: Result, charlstm: Program) -> None:
     assert "e" not in stopped
     several = charlstm("sample", "-n", 3, "--length", 20, "--seed", 7, "--json").out.splitlines()
     assert [json.loads(line)["seed"] for line in several] == [7, 8, 9]
+    alone = charlstm("sample", "--length", 20, "--seed", 8).out
+    assert json.loads(several[1])["text"] == alone, "a text of a batch is the one that its seed gives alone"
+    assert charlstm("sample", "-n", 2, "--length", 20, "--seed", 7).out.splitlines()
 
 
 def test_sample_json_tells_text_seed_and_surprise(trained: Result, charlstm: Program) -> None:

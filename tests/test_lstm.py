@@ -82,17 +82,6 @@ def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
     np.testing.assert_allclose(d_c, d_c0, rtol=1e-12)
 
 
-def test_one_step_of_sampling_equals_one_step_of_the_window() -> None:
-    params, x, h0, c0, tape, _ = example(T=1)
-    _, h, c = lstm.forward(params, x, h0, c0, tape)
-    halved = {name: lstm.halve_sigmoid_rows(p, H) for name, p in params.items()}
-    z = halved["W"] @ x[:, 0] + halved["U"] @ h0 + halved["b"][:, None]
-    h_step, c_step = h0.copy(), c0.copy()
-    lstm.step(z, h_step, c_step)
-    np.testing.assert_allclose(h_step, h, rtol=1e-13)
-    np.testing.assert_allclose(c_step, c, rtol=1e-13)
-
-
 def test_inputs_of_a_thousand_stay_finite_and_raise_no_warning() -> None:
     params, x, h0, c0, tape, _ = example()
     y, _, _ = lstm.forward(params, x * 1e3, h0 * 1e3, c0 * 1e3, tape)

@@ -69,15 +69,16 @@ def test_a_carried_window_equals_the_whole() -> None:
     np.testing.assert_allclose(state.c, after.c, rtol=1e-13)
 
 
-@pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 6)])
+@pytest.mark.parametrize(("layers", "embedding"), [(1, 0), (2, 6), (3, 0)])
 def test_sampling_one_character_at_a_time_equals_the_window(layers: int, embedding: int) -> None:
     config, params, ids, state, work = example(layers, embedding)
     expected, after = model.forward(params, config, ids[:-1], state, work)
     expected = expected.reshape(V, T, N).copy()
-    weights = model.step_weights(params, config)
+    stepper = model.Stepper(params, config, N)
+    stepper.h[:], stepper.c[:] = state.h.reshape(-1, N), state.c.reshape(-1, N)
     for t in range(T):
-        np.testing.assert_allclose(model.step(weights, ids[t], state), expected[:, t], rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(state.h, after.h, rtol=1e-11)
+        np.testing.assert_allclose(stepper.step(ids[t]), expected[:, t], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(stepper.h.reshape(after.h.shape), after.h, rtol=1e-11)
 
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:

@@ -80,7 +80,7 @@ def test_previews_and_evaluations_change_no_weight(text: Path, folder: Path) -> 
     run, train_ids, val_ids = begin(text, steps=20)
     for _ in training.train(run, train_ids, val_ids):
         writer = sampling.Writer(run.shape, run.params, run.vocabulary)
-        list(sampling.generate(writer, SampleConfig(length=5), np.random.default_rng(0)))
+        list(sampling.generate(writer, SampleConfig(length=5), [np.random.default_rng(0)]))
         evaluation.evaluate(run.params, run.shape, val_ids)
     assert digest(run, folder) == digest(quiet[0], folder)
 

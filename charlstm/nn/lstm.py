@@ -213,20 +213,30 @@ def backward(
     return grads, d_x, dh.copy(), dc.copy()
 
 
-def step(z: Array, h: Array, c: Array) -> None:
-    """One time step from pre-activations z (4H, N) whose sigmoid rows are halved; h and c (H, N) move on **in place**.
+@dataclass
+class Cell:
+    """One layer one step at a time, for callers that feed a character and wait: state and views are made once."""
 
-    The same equations as in `forward`, for callers that feed one character at a time; z is overwritten.
-    """
-    H = len(h)
-    np.tanh(z, out=z)
-    ifo = z[: 3 * H]
-    ifo *= 0.5
-    ifo += 0.5
-    c *= z[H : 2 * H]
-    c += z[:H] * z[3 * H :]
-    np.tanh(c, out=h)
-    h *= z[2 * H : 3 * H]
+    z: Array  # (4H, N)    to be filled with pre-activations whose sigmoid rows are halved
+    h: Array  # (H, N)    moves on in place, as does c
+    c: Array  # (H, N)
+
+    def __post_init__(self) -> None:
+        H = len(self.h)
+        self.half = self.z.dtype.type(0.5)
+        self.ifo, self.i, self.f = self.z[: 3 * H], self.z[:H], self.z[H : 2 * H]
+        self.o, self.g = self.z[2 * H : 3 * H], self.z[3 * H :]
+
+    def step(self) -> None:
+        """The equations of `forward`, for one step."""
+        np.tanh(self.z, out=self.z)
+        np.multiply(self.ifo, self.half, out=self.ifo)
+        np.add(self.ifo, self.half, out=self.ifo)
+        np.multiply(self.c, self.f, out=self.c)
+        np.multiply(self.i, self.g, out=self.i)
+        np.add(self.c, self.i, out=self.c)
+        np.tanh(self.c, out=self.h)
+        np.multiply(self.h, self.o, out=self.h)
 
 
 def _fill_slopes(tape: Tape) -> None:

@@ -225,40 +225,41 @@ def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
     return total
 
 
-@dataclass(frozen=True)
-class StepWeights:
-    """The parameters arranged for one step at a time, as sampling takes them; made once a model by `step_weights`."""
+class Stepper:
+    """The model one character at a time for N streams, as sampling takes it, with a state and buffers of its own.
 
-    first: Array  # (V, 4H)    what each character gives to the first layer's gates, bias included
-    recurrent: list[Array]  # (4H, H) of the first layer, (4H, 2H) of the others: U, or W beside U
-    bias: list[Array]  # (4H, 1) of the layers above the first
-    top: Array  # (V, H)    the projection
-    top_bias: Array  # (V, 1)
+    The weights are arranged for it once: the first layer's input product is a row lookup with its bias in it, and the h of all
+    layers stand in one column, so that W and U of a layer above the first are one product on a slice of it. The sigmoids' halving (see
+    `lstm.halve_sigmoid_rows`) is folded in. The state begins at zero.
+    """
 
+    def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
+        H, L, dtype = config.hidden, config.layers, params["out.W"].dtype
+        layers = [
+            {key: lstm.halve_sigmoid_rows(value, H) for key, value in part(params, name).items()}
+            for name in layer_names(config)
+        ]
+        W = layers[0]["W"] @ params["embed.E"] if config.embedding else layers[0]["W"]  # (4H, V)
+        self.rows = np.ascontiguousarray((W + layers[0]["b"][:, None]).T)  # (V, 4H)
+        self.h = np.zeros((L * H, N), dtype)
+        self.c = np.zeros((L * H, N), dtype)
+        self.cells: list[tuple[Array, Array, lstm.Cell]] = []
+        for k, layer in enumerate(layers):
+            weights = layer["U"] if k == 0 else np.hstack([layer["W"], layer["U"]])  # (4H, H), above (4H, 2H)
+            own = slice(k * H, (k + 1) * H)
+            inputs = self.h[max(0, k - 1) * H : (k + 1) * H]  # h of the layer below, and its own
+            self.cells.append((weights, inputs, lstm.Cell(np.empty((4 * H, N), dtype), self.h[own], self.c[own])))
+        self.biases = [layer["b"][:, None] for layer in layers[1:]]
+        self.top, self.top_bias = params["out.W"], params["out.b"][:, None]
+        self.logits = np.empty((config.vocabulary, N), dtype)
 
-def step_weights(params: Arrays, config: ModelConfig) -> StepWeights:
-    """Arrange parameters for `step`. The sigmoids' halving (see `lstm.halve_sigmoid_rows`) is folded in."""
-    H, names = config.hidden, layer_names(config)
-    layers = [{key: lstm.halve_sigmoid_rows(value, H) for key, value in part(params, name).items()} for name in names]
-    W = layers[0]["W"] @ params["embed.E"] if config.embedding else layers[0]["W"]  # (4H, V)
-    return StepWeights(
-        first=np.ascontiguousarray((W + layers[0]["b"][:, None]).T),
-        recurrent=[layers[0]["U"]] + [np.hstack([layer["W"], layer["U"]]) for layer in layers[1:]],
-        bias=[layer["b"][:, None] for layer in layers[1:]],
-        top=params["out.W"],
-        top_bias=params["out.b"][:, None],
-    )
-
-
-def step(weights: StepWeights, ids: Ids, state: State) -> Array:
-    """Feed one character to each of N streams: ids (N,). Moves `state` on **in place** and returns logits (V, N)."""
-    z = weights.recurrent[0] @ state.h[0]
-    z += weights.first[ids].T
-    for k in range(len(weights.recurrent)):
-        if k > 0:
-            z = weights.recurrent[k] @ np.concatenate((state.h[k - 1], state.h[k]))
-            z += weights.bias[k - 1]
-        lstm.step(z, state.h[k], state.c[k])
-    logits: Array = weights.top @ state.h[-1]
-    logits += weights.top_bias
-    return logits
+    def step(self, ids: Ids) -> Array:
+        """Feed a character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
+        first: Array = self.rows[ids].T  # (4H, N)
+        for (weights, inputs, cell), bias in zip(self.cells, (first, *self.biases), strict=True):
+            np.matmul(weights, inputs, out=cell.z)
+            np.add(cell.z, bias, out=cell.z)
+            cell.step()
+        np.matmul(self.top, cell.h, out=self.logits)
+        np.add(self.logits, self.top_bias, out=self.logits)
+        return self.logits
