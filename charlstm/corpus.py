@@ -21,7 +21,7 @@ from charlstm.vocabulary import Vocabulary
 
 STDIN = "-"
 BUILT_IN = "fables"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 CODE_POINTS = 0x110000
 SUFFIX = ".txt"
 

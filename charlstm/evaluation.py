@@ -13,10 +13,10 @@ from charlstm.nn import model, parallel
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
 
-STREAMS = 64
-SEQ = 100
-STREAM_CHARS = 1000
-"""A text is read in so many streams at most, each of at least so many characters, in windows of so many."""
+STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
+"""A text is read in so many streams at most, in windows of so many, each stream of at least so many characters."""
+COUNT_CHARS = 1 << 18
+"""Characters are counted so many at a time."""
 
 
 def evaluate(
@@ -55,5 +55,13 @@ def _surprise(params: Arrays, config: ModelConfig, ids: NDArray[Any], N: int, st
 
 def letters_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:
     """Nats a character of `ids` under the letter frequencies of `train_ids`, each count raised by one."""
-    counts = np.bincount(train_ids, minlength=V) + 1.0
-    return float(-(np.bincount(ids, minlength=V) / len(ids)) @ np.log(counts / counts.sum()))
+    counts = _count(train_ids, V) + 1.0
+    return float(-(_count(ids, V) / len(ids)) @ np.log(counts / counts.sum()))
+
+
+def _count(ids: NDArray[Any], V: int) -> NDArray[np.int64]:
+    """How often each id occurs; in pieces, because bincount makes eight bytes of every id."""
+    total = np.zeros(V, np.int64)
+    for start in range(0, len(ids), COUNT_CHARS):
+        total += np.bincount(ids[start : start + COUNT_CHARS], minlength=V)
+    return total

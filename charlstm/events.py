@@ -37,6 +37,7 @@ class Started(Event):
     hidden: int
     layers: int
     parameters: int
+    memory_bytes: int  # planned: interpreter, text, weights, buffers
     batch: int
     seq: int
     optimizer: str

@@ -23,6 +23,8 @@ PLAN_AFTER_S = 2.0
 PLAN_AFTER_STEPS = 10
 PLAN_SLACK, PLAN_UNTIL = 0.05, 0.95
 """… steps; after that it is corrected where it is off by more than the first share, until the second share of the time is gone."""
+BASE_BYTES = 60_000_000
+"""What Python, NumPy and the program itself take."""
 SAVING_SHARE = 0.01
 PREVIEW_SHARE = 0.008
 """Saving, and writing previews, may take these shares of the time; with what drawing takes, a screen costs less than 2 %."""
@@ -203,6 +205,7 @@ class Session:
             hidden=s.shape.hidden,
             layers=s.shape.layers,
             parameters=s.parameters,
+            memory_bytes=BASE_BYTES + self.train_ids.nbytes + self.val_ids.nbytes + s.memory_bytes,
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,

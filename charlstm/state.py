@@ -115,6 +115,15 @@ class TrainState:
         return sum(p.size for p in self.params.values())
 
     @property
+    def memory_bytes(self) -> int:
+        """What training needs beside the interpreter and the text, in float32: weights, slots, gradients, buffers.
+
+        Weights are kept twice (the last good ones), gradients once a part, and as much again comes and goes in the step.
+        """
+        weights = self.parameters * (2 + len(optim.SLOTS[self.config.optimizer]) + 2 * self.config.parts)
+        return 4 * (weights + model.Workspace.numbers(self.shape, self.config.seq, self.config.batch))
+
+    @property
     def chars_trained(self) -> int:
         """Characters read so far, counting repetitions."""
         return self.step * self.config.batch * self.config.seq

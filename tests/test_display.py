@@ -20,7 +20,7 @@ from tests.conftest import SMALL, VERSES, spawn
 NASTY = "[bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eevil 漢字 e\u0301 \U0001f468\u200d\U0001f469\ttab\n"
 STARTED = events.Started(
     0, 100, 0.0, 0.0, run="r[red]un", path="p.npz", resumed=False, text="t.txt", chars=1000, val_chars=100, vocabulary=26,
-    hidden=8, layers=1, parameters=999, batch=4, seq=10, optimizer="adam", lr=0.01, clip=1.0, chance_nats=3.258, letters_nats=2.8,
+    hidden=8, layers=1, parameters=999, memory_bytes=10**8, batch=4, seq=10, optimizer="adam", lr=0.01, clip=1.0, chance_nats=3.258, letters_nats=2.8,
     val_nats=None, best_val_nats=None, notes=("made to fit",),
 )  # fmt: skip
 

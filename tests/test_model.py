@@ -119,3 +119,14 @@ def test_the_shapes_are_those_of_the_parameters() -> None:
 def test_large_vocabularies_get_an_embedding_and_small_ones_none() -> None:
     assert embedding_for(65) == 0
     assert 0 < embedding_for(5387) < 5387
+
+
+def test_the_memory_formula_is_that_of_the_buffers() -> None:
+    for config in (ModelConfig(V, H, 3), ModelConfig(V, H, 1, 6)):
+        work = model.Workspace.empty(config, 50, 40)
+        arrays = [work.inputs, work.logits]
+        for tape in work.tapes:
+            arrays += [tape.h, tape.c, tape.tanh_c, tape.gates, tape.z, tape.slopes, tape.slope_c, tape.d_inputs]
+        buffers = sum(a.size for a in arrays)
+        top_gradient = H * 50 * 40
+        assert model.Workspace.numbers(config, 50, 40) == pytest.approx(buffers + top_gradient, rel=0.02)

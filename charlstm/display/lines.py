@@ -75,7 +75,7 @@ def started(event: events.Started) -> list[str]:
     verb = "resumed" if event.resumed else "started"
     lines = [
         f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} different",
-        f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters; batch {event.batch}, window {event.seq}, "
+        f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters, {event.memory_bytes / 1e6:.0f} MB; batch {event.batch}, window {event.seq}, "
         f"{event.optimizer} at {event.lr:g}; by chance {event.chance_nats:.3f} nats, by letter frequencies {event.letters_nats:.3f}",
     ]
     if event.resumed and event.val_nats is not None:
