@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
 from tests import oracle
-from tests.gradient_check import check_all
+from tests.gradient_check import check_all, check_whole
 
 V, H, T, N = 7, 5, 4, 3
 
@@ -130,3 +131,25 @@ def test_the_memory_formula_is_that_of_the_buffers() -> None:
         buffers = sum(a.size for a in arrays)
         top_gradient = H * 50 * 40
         assert model.Workspace.numbers(config, 50, 40) == pytest.approx(buffers + top_gradient, rel=0.02)
+
+
+def test_gradients_agree_with_central_differences_over_a_hundred_random_shapes() -> None:
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        size = lambda most: int(rng.integers(1, most + 1))  # noqa: E731, B023
+        config = ModelConfig(size(4) + 1, size(4), size(3), size(4) if seed % 3 == 0 else 0)
+        T, N = size(4), size(3)
+        params = model.init(config, rng, np.float64)
+        for p in params.values():
+            p += 0.5 * rng.standard_normal(p.shape)
+        ids = rng.integers(0, config.vocabulary, (T + 1, N))
+        state = model.State(*rng.standard_normal((2, config.layers, config.hidden, N)))
+        work = model.Workspace.empty(config, T, N, np.float64)
+        targets = ids[1:].reshape(-1)
+
+        def loss(params=params, config=config, ids=ids, state=state, work=work, targets=targets) -> float:
+            logits, _ = model.forward(params, config, ids[:-1], state, work)
+            return float(losses.nats(logits, targets).mean())
+
+        _, grads, _ = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)
+        check_whole(loss, params, grads)
