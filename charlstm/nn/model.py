@@ -237,8 +237,8 @@ def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
 class Stepper:
     """The model one character at a time for N streams, as sampling takes it, with a state and buffers of its own.
 
-    The weights are arranged for it once: the first layer's input product is a row lookup with its bias in it, and the h of all
-    layers stand in one column, so that W and U of a layer above the first are one product on a slice of it. The sigmoids' halving (see
+    The weights are arranged for it once: a one-hot character's input product is a row lookup, and the h of all layers stand in one
+    column, so that W and U of a layer above the first are one product on a slice of it. The sigmoids' halving (see
     `lstm.halve_sigmoid_rows`) is folded in. The state begins at zero.
     """
 
@@ -248,8 +248,11 @@ class Stepper:
             {key: lstm.halve_sigmoid_rows(value, H) for key, value in part(params, name).items()}
             for name in layer_names(config)
         ]
-        W = layers[0]["W"] @ params["embed.E"] if config.embedding else layers[0]["W"]  # (4H, V)
-        self.rows = np.ascontiguousarray((W + layers[0]["b"][:, None]).T)  # (V, 4H)
+        if config.embedding:
+            self.rows = np.ascontiguousarray(params["embed.E"].T)  # (V, E)
+            self.embedded: Array | None = layers[0]["W"]  # (4H, E)
+        else:
+            self.rows, self.embedded = np.ascontiguousarray(layers[0]["W"].T), None  # (V, 4H)
         self.h = np.zeros((L * H, N), dtype)
         self.c = np.zeros((L * H, N), dtype)
         self.cells: list[tuple[Array, Array, lstm.Cell]] = []
@@ -258,16 +261,20 @@ class Stepper:
             own = slice(k * H, (k + 1) * H)
             inputs = self.h[max(0, k - 1) * H : (k + 1) * H]  # h of the layer below, and its own
             self.cells.append((weights, inputs, lstm.Cell(np.empty((4 * H, N), dtype), self.h[own], self.c[own])))
-        self.biases = [layer["b"][:, None] for layer in layers[1:]]
+        self.biases = [layer["b"][:, None] for layer in layers]
         self.top, self.top_bias = params["out.W"], params["out.b"][:, None]
         self.logits = np.empty((config.vocabulary, N), dtype)
 
     def step(self, ids: Ids) -> Array:
         """Feed a character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
-        first: Array = self.rows[ids].T  # (4H, N)
-        for (weights, inputs, cell), bias in zip(self.cells, (first, *self.biases), strict=True):
+        x: Array = self.rows[ids].T  # (4H, N), or embedded (E, N)
+        if self.embedded is not None:
+            x = self.embedded @ x
+        for k, (weights, inputs, cell) in enumerate(self.cells):
             np.matmul(weights, inputs, out=cell.z)
-            np.add(cell.z, bias, out=cell.z)
+            if k == 0:
+                np.add(cell.z, x, out=cell.z)
+            np.add(cell.z, self.biases[k], out=cell.z)
             cell.step()
         np.matmul(self.top, cell.h, out=self.logits)
         np.add(self.logits, self.top_bias, out=self.logits)
