@@ -14,14 +14,24 @@ import typer
 
 from charlstm import __version__, blas
 from charlstm.errors import CharlstmError
-from charlstm.settings import Budget, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown, require
+from charlstm.settings import (
+    Budget,
+    DisplayKind,
+    Habits,
+    IfExists,
+    Optimizer,
+    SampleConfig,
+    TrainConfig,
+    Unknown,
+    require,
+)
 
 if TYPE_CHECKING:
-    from charlstm.session import Habits, Session, Stop
+    from charlstm.session import Session, Stop
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 """The signals that end training after saving, and the exit status of each."""
-DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
+DEFAULTS, SAMPLE_DEFAULTS, HABITS = TrainConfig(), SampleConfig(), Habits()
 
 app = typer.Typer(
     name="charlstm",
@@ -142,8 +152,8 @@ def train(
     encoding: Annotated[str, _option("--encoding", "Of the text.", RUNNING)] = "utf-8",
     if_exists: Annotated[IfExists, _option("--if-exists", "What to do if the run exists.", RUNNING)] = "fail",
     display: Display = "auto",
-    save_every: SaveEvery = 60.0,
-    preview_every: PreviewEvery = 10.0,
+    save_every: SaveEvery = HABITS.save_every_s,
+    preview_every: PreviewEvery = HABITS.preview_every_s,
     checkpoints: Checkpoints = Path("checkpoints"),
     threads: Threads = 0,
 ) -> int:
@@ -175,8 +185,8 @@ def resume(
     epochs: Epochs = None,
     steps: Steps = None,
     display: Display = "auto",
-    save_every: SaveEvery = 60.0,
-    preview_every: PreviewEvery = 10.0,
+    save_every: SaveEvery = HABITS.save_every_s,
+    preview_every: PreviewEvery = HABITS.preview_every_s,
     checkpoints: Checkpoints = Path("checkpoints"),
     threads: Threads = 0,
 ) -> int:
@@ -284,7 +294,7 @@ def _train(
     """Drive a session through a display; returns the exit status."""
     from charlstm import events
     from charlstm.display import open_display
-    from charlstm.session import Habits, Stop
+    from charlstm.session import Stop
 
     require("--threads", threads, 0, 1024)
     stop = Stop()

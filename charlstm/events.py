@@ -6,6 +6,7 @@ The names of the fields are those of the JSON that programs read, so they are fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,8 @@ class Finished(Event):
     best_val_nats: float | None
     reason: str  # "done", "SIGINT", "SIGTERM", "nothing to do"
     hint: str = ""  # why it has not learned, where it has not
+
+
+def place(event: Event) -> dict[str, Any]:
+    """Where an event was, for another one that belongs to the same moment."""
+    return {"step": event.step, "steps": event.steps, "epoch": event.epoch, "elapsed_s": event.elapsed_s}

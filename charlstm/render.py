@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import checkpoint, evaluation, sampling, session
+from charlstm import checkpoint, evaluation, runs, sampling
 from charlstm.checkpoint import Checkpoint
 from charlstm.display.jsonl import dump
 from charlstm.display.words import bits, visible
@@ -31,7 +31,7 @@ def write_samples(
     endless = settings.length == 0 and settings.lines == 0
     if endless and not settings.stop and (as_json or count > 1):
         raise UsageError("a text without an end can't be told as JSON or be one of several: give a --length")
-    writer = checkpoint.load(session.find_run(run, folder, best=True)).writer
+    writer = checkpoint.load(runs.find_run(run, folder, best=True)).writer
     if settings.lines > 0 and settings.length == 0 and "\n" not in writer.vocabulary:
         raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
     if seed is None:
@@ -90,9 +90,7 @@ def _print_json(writer: sampling.Writer, settings: SampleConfig, seed: int, text
 
 def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:
     """Write what is in a run's file to stdout; returns the exit status."""
-    facts = describe(
-        checkpoint.load(session.find_run(run, folder, best=run is not None or not session.run_names(folder)))
-    )
+    facts = describe(checkpoint.load(runs.find_run(run, folder, best=run is not None or not runs.run_names(folder))))
     if as_json:
         print(dump(facts))
         return 0
@@ -107,7 +105,7 @@ def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:
             print(
                 f"  step {row['step']:>8,}  training {row['loss_nats']:.3f}  held out {val}  gradient {row['grad_norm']:.2f}  |c| {row['cell_max']:.1f}  weights {row['weight_norm']:.1f}  update {row['update_ratio']:.1e}  saturated {row['saturated']:.0%}"
             )
-    others = [name for name in session.run_names(folder) if name != facts["name"]]
+    others = [name for name in runs.run_names(folder) if name != facts["name"]]
     if run is None and others:
         print(f"other runs: {', '.join(others)}")
     return 0
@@ -118,7 +116,7 @@ def describe(found: Checkpoint) -> dict[str, Any]:
     model, config, text = found.writer.config, found.config, found.text
     last = found.history[-1] if found.history else None
     return {
-        "name": found.path.name.removesuffix(session.BEST_SUFFIX).removesuffix(session.SUFFIX),
+        "name": found.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX),
         "path": str(found.path),
         "bytes": found.bytes,
         "format": checkpoint.FORMAT,

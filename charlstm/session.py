@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,24 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import checkpoint, corpus, evaluation, events, guard, sampling, state, training
+from charlstm import checkpoint, corpus, evaluation, events, guard, state, training
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, UsageError
-from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, SampleConfig, TrainConfig, require
+from charlstm.planning import Planner, take_budget
+from charlstm.preview import Preview
+from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
+from charlstm.settings import Budget, Habits, TrainConfig
 from charlstm.state import TrainState
 
-SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
-PLAN_AFTER_S = 2.0
-"""A time budget becomes a number of steps after so many seconds of training (or a twentieth of it), and at least so many …"""
-PLAN_AFTER_STEPS = 10
-PLAN_SLACK, PLAN_UNTIL = 0.05, 0.95
-"""… steps; after that it is corrected where it is off by more than the first share, until the second share of the time is gone."""
 BASE_BYTES = 60_000_000
 """What Python, NumPy and the program itself take."""
 SAVING_SHARE = 0.01
-PREVIEW_SHARE = 0.008
-"""Saving, and writing previews, may take these shares of the time; with what drawing takes, a screen costs less than 2 %."""
-PREVIEW_CHARS = 400
-PREVIEW_PIECE_S = 0.004
+"""Saving may take this share of the time."""
 
 
 @dataclass
@@ -37,82 +30,6 @@ class Stop:
     """Set from outside (a signal handler) to end training after the step in progress."""
 
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Habits:
-    """What a run does beside training; none of it changes a weight."""
-
-    save_every_s: float = 60.0
-    preview_every_s: float = 10.0
-    preview_temperature: float = 0.8
-    stream_preview: bool = False  # piece by piece as it is made, instead of whole
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        require("--save-every", self.save_every_s, 0, None)
-        require("--preview-every", self.preview_every_s, 0, None)
-
-
-# -- runs by name -----------------------------------------------------------------------------------------------------
-
-
-def run_names(folder: Path) -> list[str]:
-    """The runs in a checkpoint folder, newest first; a model that came with the program stands behind those made here."""
-    changed: dict[str, float] = {}
-    for path in folder.glob("*" + SUFFIX) if folder.is_dir() else []:
-        if path.name.startswith("."):
-            continue
-        name = path.name.removesuffix(BEST_SUFFIX).removesuffix(SUFFIX)
-        changed[name] = max(changed.get(name, 0.0), path.stat().st_mtime)
-    return sorted(changed, key=lambda name: (name != corpus.BUILT_IN, changed[name]), reverse=True)
-
-
-def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
-    """The file of a run: by name, by path, or with None the newest there is.
-
-    Args:
-        best: prefer NAME.best.npz, as sampling does, to NAME.npz.
-
-    Raises:
-        UsageError: there is no such run; names those that come nearest.
-    """
-    names = run_names(folder)
-    shipped = corpus.shipped("checkpoints", corpus.BUILT_IN + SUFFIX)
-    if run is None:
-        if names:
-            run = names[0]
-        elif best and shipped.exists():
-            return shipped
-        else:
-            raise UsageError(f"there is no run in {folder} yet: type 'charlstm train CORPUS' to make one")
-    if run.endswith(SUFFIX) or "/" in run:
-        path = Path(run).expanduser()
-        if not path.is_file():
-            raise UsageError(f"there is no file {run}: give a run's name or the path of an {SUFFIX} file")
-        return path
-    endings = (BEST_SUFFIX, SUFFIX) if best else (SUFFIX,)
-    for ending in endings:
-        if (folder / (run + ending)).is_file():
-            return folder / (run + ending)
-    if best and run == corpus.BUILT_IN and shipped.exists():
-        return shipped
-    near = difflib.get_close_matches(run, names, n=3) or names[:5]
-    hint = f"did you mean {' or '.join(near)}?" if near else "type 'charlstm train CORPUS' to make one"
-    raise UsageError(f"there is no run {run!r} in {folder}: {hint}")
-
-
-def check_name(name: str) -> None:
-    """Refuse a run's name that could not be a file's.
-
-    Raises:
-        UsageError: says what a name may be.
-    """
-    if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name.endswith(".best"):
-        raise UsageError(f"{name!r} can't be the name of a run: take letters, digits, '-' and '_' (--name)")
-
-
-# -- begin or go on ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -154,14 +71,15 @@ class Session:
             yield self._finished("nothing to do")
             return
         yield from self._save()
-        preview, planner = _Preview(self.state, self.habits), _Planner(self)
+        preview = Preview(self.state, self.habits)
+        planner = Planner(self.state, self.windows, len(self.val_ids))
         next_save = time.monotonic() + self.habits.save_every_s
         try:
             for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads):
                 yield event
                 if isinstance(event, events.Evaluated) and self.state.best_step == self.state.step:
                     checkpoint.save_model(self.best_path, self.state)
-                    yield events.Saved(**_place(event), path=str(self.best_path), best=True)
+                    yield events.Saved(**events.place(event), path=str(self.best_path), best=True)
                 if self.stop.reason is not None:
                     break
                 if isinstance(event, events.Progress):
@@ -282,9 +200,7 @@ def start(
     _make_folder(folder)
     path.with_name(name + BEST_SUFFIX).unlink(missing_ok=True)
     train_ids, val_ids = text.split(config.val_fraction)
-    session = Session(name, path, run, train_ids, val_ids, notes, False, habits, stop)
-    _set_budget(session, budget)
-    return session
+    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop), budget)
 
 
 def resume(
@@ -315,9 +231,7 @@ def resume(
             f"bring the old one back, or train a new run with --name"
         )
     train_ids, val_ids = text.split(loaded.config.val_fraction)
-    session = Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop)
-    _set_budget(session, budget)
-    return session
+    return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop), budget)
 
 
 def _make_folder(folder: Path) -> None:
@@ -329,126 +243,9 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-# -- how long ---------------------------------------------------------------------------------------------------------
-
-
-def _set_budget(session: Session, budget: Budget) -> None:
-    """Turn a budget into the plan's last step, at once or, for minutes, once the speed is known."""
-    run = session.state
-    wanted = budget.steps
-    if budget.epochs is not None:
-        wanted = max(1, round(budget.epochs * session.windows))
-    if wanted is not None and wanted <= run.step:
-        session.idle = True
-        session.notes.append(f"the run is at step {run.step:,} already, and {wanted:,} were asked for")
-    elif wanted is not None:
-        if wanted != run.plan.last:
-            _prolong(run)
-            _end_plan(session, wanted)
-    elif budget.minutes is not None:
-        _prolong(run)
-        run.plan.minutes = budget.minutes
-    elif run.plan.last is None and run.plan.minutes is None:
-        session.notes.append(
-            f"no budget was given: {DEFAULT_MINUTES:g} minutes, or {DEFAULT_PASSES} passes where that is sooner "
-            f"(--minutes, --epochs, --steps)"
-        )
-    elif run.plan.last is not None and run.step >= run.plan.last:
-        session.idle = True
-        session.notes.append("the run is finished: add --minutes, --epochs or --steps to train it further")
-
-
-def _prolong(run: TrainState) -> None:
-    """A new stretch from here, from the rate that the schedule had come down to (a quarter of the peak at least)."""
-    peak = run.plan.peak_lr if run.step == 0 else max(run.plan.lr(run.step), run.config.peak_lr / 4)
-    run.plan = state.Plan(first=run.step, last=None, peak_lr=peak)
-
-
-def _end_plan(session: Session, last: int) -> None:
-    config = session.state.config
-    session.state.plan.end(last, config.eval_every, config.batch * config.seq, len(session.val_ids))
-
-
-class _Planner:
-    """Turns a time budget into a number of steps soon after the start, and corrects it while there is time left.
-
-    The pace of a machine changes when others use it too. Each correction goes into the plan and so into the file: the schedule depends
-    on the step and the plan alone, and a run that was killed goes on with the plan that it had.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        run = session.state
-        self.open = run.plan.last is None  # a length in steps stands as it is
-        self.budget_s = 60 * (run.plan.minutes or DEFAULT_MINUTES)
-        self.began_s = self.mark_s = time.monotonic()
-        self.mark_step = run.step
-        self.next_s = min(PLAN_AFTER_S, self.budget_s / 20)
-
-    def look(self, event: events.Progress) -> Iterator[events.Event]:
-        """Plan, or correct the plan, whenever the time gone has grown by half."""
-        now = time.monotonic()
-        elapsed_s, run = now - self.began_s, self.session.state
-        done = run.step - self.mark_step
-        if run.plan.last is not None and elapsed_s > PLAN_UNTIL * self.budget_s:
-            return
-        if not self.open or elapsed_s < self.next_s or (done < PLAN_AFTER_STEPS and elapsed_s < self.budget_s / 2):
-            return
-        share = 0.0 if run.plan.last else state.EVALUATION_SHARE  # the first stretch had no evaluation in it
-        step_s = (now - self.mark_s) / done / (1 - share)
-        last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
-        if run.plan.minutes is None:
-            last = min(last, max(run.step + 1, DEFAULT_PASSES * self.session.windows))
-        self.mark_s, self.mark_step = now, run.step
-        self.next_s = elapsed_s + max(PLAN_AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
-        if run.plan.last is None or abs(last - run.plan.last) > PLAN_SLACK * (run.plan.last - run.step):
-            _end_plan(self.session, last)
-            note = f"{last:,} steps at {1 / step_s:.1f} a second, an evaluation every {run.plan.eval_every:,}"
-            yield events.Planned(**_place(event) | {"steps": last}, remaining_s=(last - run.step) * step_s, note=note)
-
-
-# -- previews ---------------------------------------------------------------------------------------------------------
-
-
-class _Preview:
-    """Text written by the model while it learns; has its own state and random generator, so that it can't disturb a run."""
-
-    def __init__(self, run: TrainState, habits: Habits) -> None:
-        self.run, self.habits = run, habits
-        self.rng = np.random.default_rng(run.config.seed)
-        self.settings = SampleConfig(temperature=habits.preview_temperature, length=PREVIEW_CHARS)
-        self.text: Iterator[list[str]] | None = None
-        self.next_piece = self.next_fresh = time.monotonic()
-
-    def look(self, event: events.Progress) -> Iterator[events.Event]:
-        """Write on, if it is time to."""
-        now = time.monotonic()
-        if self.habits.preview_every_s <= 0 or now < self.next_piece:
-            return
-        fresh = now >= self.next_fresh
-        if fresh:
-            writer = sampling.Writer(self.run.shape, self.run.params, self.run.vocabulary)
-            self.text = sampling.generate(writer, self.settings, [self.rng])
-            self.next_fresh = now + self.habits.preview_every_s
-        text = self._piece(now + PREVIEW_PIECE_S if self.habits.stream_preview else None)
-        cost = time.monotonic() - now
-        wait = cost / PREVIEW_SHARE
-        self.next_piece = time.monotonic() + (
-            wait if self.habits.stream_preview else max(wait, self.habits.preview_every_s)
-        )
-        if text:
-            yield events.Sampled(**_place(event), text=text, fresh=fresh)
-
-    def _piece(self, until: float | None) -> str:
-        """What can be written until then; with None, all of it."""
-        pieces: list[str] = []
-        for shown in self.text or ():
-            pieces += shown
-            if until is not None and time.monotonic() >= until:
-                break
-        return "".join(pieces)
-
-
-def _place(event: events.Event) -> dict[str, Any]:
-    """Where another event was, for one that belongs to the same moment."""
-    return {"step": event.step, "steps": event.steps, "epoch": event.epoch, "elapsed_s": event.elapsed_s}
+def _with_budget(session: Session, budget: Budget) -> Session:
+    goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
+    session.idle = not goes_on
+    if note:
+        session.notes.append(note)
+    return session

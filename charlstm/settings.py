@@ -89,6 +89,21 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Habits:
+    """What a run does beside training; none of it changes a weight."""
+
+    save_every_s: float = 60.0
+    preview_every_s: float = 10.0
+    preview_temperature: float = 0.8
+    stream_preview: bool = False  # piece by piece as it is made, instead of whole
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require("--save-every", self.save_every_s, 0, None)
+        require("--preview-every", self.preview_every_s, 0, None)
+
+
+@dataclass(frozen=True)
 class SampleConfig:
     """How text is drawn from a model."""
 

@@ -24,7 +24,7 @@ blas.prepare()
 import numpy as np  # noqa: E402
 
 from charlstm import checkpoint, corpus, errors, events, session  # noqa: E402
-from charlstm.settings import Budget, TrainConfig  # noqa: E402
+from charlstm.settings import Budget, Habits, TrainConfig  # noqa: E402
 
 AXES: dict[str, tuple[Any, ...]] = {
     "lr": (1e-4, 1e-2, 1.0, 1e2, 1e4),
@@ -66,7 +66,7 @@ def run(setting: dict[str, Any], text: Path, folder: Path) -> Outcome:
     scale = setting["scale"]
     config = TrainConfig(hidden=16, eval_every=20, **{k: v for k, v in setting.items() if k != "scale"})
     steps = min(MOST_STEPS, max(FEWEST_STEPS, CHARS_A_RUN // (config.batch * config.seq)))
-    habits, budget = session.Habits(preview_every_s=0), Budget(steps=steps)
+    habits, budget = Habits(preview_every_s=0), Budget(steps=steps)
     made = session.start(
         [str(text)], config, budget, folder, habits, session.Stop(), name="grid", if_exists="overwrite"
     )

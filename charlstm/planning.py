@@ -1,0 +1,98 @@
+"""How long a run trains: a budget becomes a plan in steps, at once or as soon as the pace is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from charlstm import events
+from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget
+from charlstm.state import EVALUATION_SHARE, Plan, TrainState
+
+AFTER_S, AFTER_STEPS = 2.0, 10
+"""A time budget becomes a number of steps after so many seconds of training (or a twentieth of it), and so many steps at least."""
+SLACK, UNTIL = 0.05, 0.95
+"""The plan is corrected where it is off by more than the first share, until the second share of the time is gone."""
+
+
+def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -> tuple[bool, str]:
+    """Turn a budget into the plan's last step; minutes are left to the `Planner`.
+
+    Args:
+        run: its plan is changed, if the budget asks for it.
+        budget: what the user asked for.
+        windows: steps in one pass over the text.
+        val_chars: length of the held-out text.
+
+    Returns:
+        whether there is anything left to train, and what to tell the user.
+    """
+    wanted = budget.steps
+    if budget.epochs is not None:
+        wanted = max(1, round(budget.epochs * windows))
+    if wanted is not None:
+        if wanted <= run.step:
+            return False, f"the run is at step {run.step:,} already, and {wanted:,} were asked for"
+        if wanted != run.plan.last:
+            _prolong(run)
+            _end(run, wanted, val_chars)
+    elif budget.minutes is not None:
+        _prolong(run)
+        run.plan.minutes = budget.minutes
+    elif run.plan.last is None and run.plan.minutes is None:
+        return True, (
+            f"no budget was given: {DEFAULT_MINUTES:g} minutes, or {DEFAULT_PASSES} passes where that is sooner "
+            f"(--minutes, --epochs, --steps)"
+        )
+    elif run.plan.last is not None and run.step >= run.plan.last:
+        return False, "the run is finished: add --minutes, --epochs or --steps to train it further"
+    return True, ""
+
+
+def _prolong(run: TrainState) -> None:
+    """A new stretch from here, from the rate that the schedule had come down to (a quarter of the peak at least)."""
+    peak = run.plan.peak_lr if run.step == 0 else max(run.plan.lr(run.step), run.config.peak_lr / 4)
+    run.plan = Plan(first=run.step, last=None, peak_lr=peak)
+
+
+def _end(run: TrainState, last: int, val_chars: int) -> None:
+    run.plan.end(last, run.config.eval_every, run.config.batch * run.config.seq, val_chars)
+
+
+class Planner:
+    """Turns a time budget into a number of steps soon after the start, and corrects it while there is time left.
+
+    The pace of a machine changes when others use it too. Each correction goes into the plan and so into the file: the schedule depends
+    on the step and the plan alone, and a run that was killed goes on with the plan that it had.
+    """
+
+    def __init__(self, run: TrainState, windows: int, val_chars: int) -> None:
+        self.run, self.windows, self.val_chars = run, windows, val_chars
+        self.open = run.plan.last is None  # a length in steps stands as it is
+        self.budget_s = 60 * (run.plan.minutes or DEFAULT_MINUTES)
+        self.began_s = self.mark_s = time.monotonic()
+        self.mark_step = run.step
+        self.next_s = min(AFTER_S, self.budget_s / 20)
+
+    def look(self, event: events.Progress) -> Iterator[events.Event]:
+        """Plan, or correct the plan, whenever the time gone has grown by half."""
+        if not self.open:
+            return
+        now, run, plan = time.monotonic(), self.run, self.run.plan
+        elapsed_s, done = now - self.began_s, run.step - self.mark_step
+        late = plan.last is not None and elapsed_s > UNTIL * self.budget_s
+        if late or elapsed_s < self.next_s or (done < AFTER_STEPS and elapsed_s < self.budget_s / 2):
+            return
+        share = 0.0 if plan.last else EVALUATION_SHARE  # the first stretch had no evaluation in it
+        step_s = (now - self.mark_s) / done / (1 - share)
+        last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
+        if plan.minutes is None:
+            last = min(last, max(run.step + 1, DEFAULT_PASSES * self.windows))
+        self.mark_s, self.mark_step = now, run.step
+        self.next_s = elapsed_s + max(AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
+        if plan.last is None or abs(last - plan.last) > SLACK * (plan.last - run.step):
+            _end(run, last, self.val_chars)
+            note = f"{last:,} steps at {1 / step_s:.1f} a second, an evaluation every {plan.eval_every:,}"
+            yield events.Planned(
+                **events.place(event) | {"steps": last}, remaining_s=(last - run.step) * step_s, note=note
+            )

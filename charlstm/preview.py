@@ -1,0 +1,56 @@
+"""Text that the model writes while it learns: with its own state and random generator, so that it can't disturb a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from charlstm import events, sampling
+from charlstm.settings import Habits, SampleConfig
+from charlstm.state import TrainState
+
+SHARE = 0.008
+"""Writing takes this share of the time; with what drawing takes, a screen costs less than 2 %."""
+CHARS = 400
+PIECE_S = 0.004
+
+
+class Preview:
+    """Writes on whenever it is time to."""
+
+    def __init__(self, run: TrainState, habits: Habits) -> None:
+        self.run, self.habits = run, habits
+        self.rng = np.random.default_rng(run.config.seed)
+        self.settings = SampleConfig(temperature=habits.preview_temperature, length=CHARS)
+        self.text: Iterator[list[str]] | None = None
+        self.next_piece = self.next_fresh = time.monotonic()
+
+    def look(self, event: events.Progress) -> Iterator[events.Event]:
+        """Write on, if it is time to."""
+        now = time.monotonic()
+        if self.habits.preview_every_s <= 0 or now < self.next_piece:
+            return
+        fresh = now >= self.next_fresh
+        if fresh:
+            writer = sampling.Writer(self.run.shape, self.run.params, self.run.vocabulary)
+            self.text = sampling.generate(writer, self.settings, [self.rng])
+            self.next_fresh = now + self.habits.preview_every_s
+        text = self._piece(now + PIECE_S if self.habits.stream_preview else None)
+        cost = time.monotonic() - now
+        wait = cost / SHARE
+        self.next_piece = time.monotonic() + (
+            wait if self.habits.stream_preview else max(wait, self.habits.preview_every_s)
+        )
+        if text:
+            yield events.Sampled(**events.place(event), text=text, fresh=fresh)
+
+    def _piece(self, until: float | None) -> str:
+        """What can be written until then; with None, all of it."""
+        pieces: list[str] = []
+        for shown in self.text or ():
+            pieces += shown
+            if until is not None and time.monotonic() >= until:
+                break
+        return "".join(pieces)
