@@ -72,7 +72,9 @@ def _train(
 
     while True:
         if _evaluation_is_due(state):
-            val_nats = evaluate(state.params, state.shape, val_ids, crew, config.parts) if len(val_ids) else None
+            val_nats = (
+                _finite(evaluate(state.params, state.shape, val_ids, crew, config.parts)) if len(val_ids) else None
+            )
             point = _close_tally(state, val_nats)
             if val_nats is not None and state.best_val_nats is not None:
                 yield events.Evaluated(
@@ -178,6 +180,11 @@ def _recover(state: TrainState) -> bool:
 def _copy(source: Arrays, target: Arrays) -> None:
     for name, array in source.items():
         np.copyto(target[name], array)
+
+
+def _finite(nats: float) -> float | None:
+    """A loss that overflowed on the held-out text is none: nothing that is not finite gets into the history."""
+    return nats if math.isfinite(nats) else None
 
 
 def _evaluation_is_due(state: TrainState) -> bool:

@@ -290,3 +290,15 @@ def test_the_setting_that_broke_the_hand_written_one_trains_for_5000_steps(
     losses = [row["loss_nats"] for row in told["history"]]
     assert losses[-1] < losses[0] - 0.3
     assert "diverged" not in result.err
+
+
+def test_a_held_out_loss_that_overflows_is_none_and_the_run_can_be_saved(
+    text: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, *ids = begin(text, steps=60)
+    monkeypatch.setattr(training, "evaluate", lambda *_: math.inf)
+    for _ in training.train(run, *ids):
+        pass
+    assert [point.val_nats for point in run.history] == [None, None]
+    checkpoint.save_run(folder / "r.npz", run)
+    assert checkpoint.load_run(folder / "r.npz").history == run.history

@@ -55,7 +55,7 @@ class Crew:
     def map(self, job: Callable[[int], T], parts: int) -> list[T]:
         """Do job(0) … job(parts - 1) and return the results in this order; the caller's thread takes the first."""
         if self.threads <= 1 or parts == 1:
-            return [job(k) for k in range(parts)]
+            return [_without_warnings(job, k) for k in range(parts)]
         others = [self.pool.submit(_without_warnings, job, k) for k in range(1, parts)]
         return [_without_warnings(job, 0), *(other.result() for other in others)]
 
