@@ -11,7 +11,7 @@ from charlstm import events, sampling
 from charlstm.settings import Habits, SampleConfig
 from charlstm.state import TrainState
 
-SHARE = 0.008
+SHARE = 0.006
 """Writing takes this share of the time; with what drawing takes, a screen costs less than 2 %."""
 CHARS = 400
 PIECE_S = 0.004

@@ -17,7 +17,7 @@ from charlstm import events
 from charlstm.display import curve, lines, words
 
 MIN_FRAME_S = 0.1
-SHARE = 0.01
+SHARE = 0.008
 """Drawing takes at most this share of the time: a frame that took long is followed by a longer pause."""
 CURVE_POINTS = 600
 SMOOTH = 0.95

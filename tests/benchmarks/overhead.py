@@ -65,7 +65,7 @@ def timed(stream: Iterator[events.Event]) -> float:
     return statistics.median(times)
 
 
-def display(rounds: int, steps: int = 300) -> float:
+def display(rounds: int, steps: int = 500) -> float:
     """Ratio of a whole run's time with the Live screen on a terminal to that with no display."""
     ratios = []
     for _ in range(rounds):
