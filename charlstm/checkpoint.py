@@ -173,7 +173,7 @@ def load_run(path: Path) -> TrainState:
         shape = base.writer.config
         shapes = model.shapes(shape)
         slots = {f"{slot}/{name}": shapes[name] for slot in optim.SLOTS[base.config.optimizer] for name in shapes}
-        carried = (shape.layers, shape.hidden, base.config.batch)
+        carried = (shape.layers, base.config.batch, shape.hidden)
         return TrainState(
             shape=shape,
             config=base.config,

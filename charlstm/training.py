@@ -22,6 +22,7 @@ from charlstm.evaluation import evaluate
 from charlstm.nn import model, optim, parallel
 from charlstm.nn.types import Arrays
 from charlstm.state import Point, TrainState
+from charlstm.workers import Team
 
 RESET = 0.03
 """Probability that a stream starts fresh in a window, so that the carried state can't drift away from what a sample begins with."""
@@ -49,17 +50,19 @@ def train(
     Raises:
         DivergenceError: every recovery was spent. The state is then the last good one.
     """
-    with parallel.Crew(threads) as crew:
-        yield from _train(state, train_ids, val_ids, crew, clock)
+    config = state.config
+    with (
+        parallel.Crew(threads) as crew,
+        Team(crew, state.params, state.shape, config.seq, config.batch, config.parts) as team,
+    ):
+        yield from _train(state, train_ids, val_ids, team, clock)
 
 
 def _train(
-    state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], crew: parallel.Crew, clock: Callable[[], float]
+    state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], team: Team, clock: Callable[[], float]
 ) -> Iterator[events.Event]:
     config = state.config
     batches = Batches(train_ids, config.batch, config.seq, RESET)
-    streams = parallel.split(config.batch, config.parts)
-    works = [model.Workspace.empty(state.shape, config.seq, s.stop - s.start) for s in streams]
     started, first, step_s = clock(), state.step, 0.0
 
     def where() -> dict[str, Any]:
@@ -73,7 +76,7 @@ def _train(
     while True:
         if _evaluation_is_due(state):
             val_nats = (
-                _finite(evaluate(state.params, state.shape, val_ids, crew, config.parts)) if len(val_ids) else None
+                _finite(evaluate(state.params, state.shape, val_ids, team.crew, config.parts)) if len(val_ids) else None
             )
             point = _close_tally(state, val_nats)
             if val_nats is not None and state.best_val_nats is not None:
@@ -86,8 +89,8 @@ def _train(
         window = batches.next(state.cursor, state.batch_rng)
         lr = lr_now(state)
         with np.errstate(all="ignore"):  # what is not finite is looked for below, and never gets any further
-            measures, after = _try_step(state, window, works, crew, lr)
-            reason = state.guard.judge(measures, window.inputs.size, partial(_excess, state, window, works, crew))
+            measures, after = _try_step(state, window, team, lr)
+            reason = state.guard.judge(measures, window.inputs.size, partial(_excess, state, window, team))
         if reason is not None:
             goes_on = _recover(state)
             yield events.Diverged(**where(), reason=reason, lr=lr)
@@ -127,20 +130,14 @@ def epochs(state: TrainState, batches: Batches) -> float:
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
-def _try_step(
-    state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew, lr: float
-) -> tuple[guard.Measures, model.State]:
+def _try_step(state: TrainState, window: Window, team: Team, lr: float) -> tuple[guard.Measures, model.State]:
     """Loss, gradients, clipping, update: returns what was measured, and the carried state after.
 
     The parameters are updated only where loss and gradient are finite; if the step must not stand, `_recover` undoes it.
     """
     carried = state.carried.forget(window.fresh)
-    rngs: list[np.random.Generator | None] = [None] * len(works)
-    if state.shape.dropout:
-        rngs = [np.random.default_rng(seed) for seed in state.dropout_rng.integers(2**63, size=len(works))]
-    loss, grads, after = parallel.loss_and_gradients(
-        crew, state.params, state.shape, window.inputs, window.targets, carried, works, rngs
-    )
+    seeds = state.dropout_rng.integers(2**63, size=len(team.desks)).tolist() if state.shape.dropout else None
+    loss, grads, after = team.loss_and_gradients(window.inputs, window.targets, carried, seeds)
     grad_norm = optim.clip_global_norm(grads, state.config.clip)
     update_norm = 0.0
     if math.isfinite(loss) and math.isfinite(grad_norm):
@@ -153,18 +150,15 @@ def _try_step(
         update_ratio=update_norm / max(weight_norm, 1e-30),
         weight_norm=weight_norm,
         cell_max=float(np.abs(after.c).max()),
-        saturated=model.saturated(works[0]),
+        saturated=team.saturated(),
     )
     return measures, after
 
 
-def _excess(state: TrainState, window: Window, works: list[model.Workspace], crew: parallel.Crew) -> float:
+def _excess(state: TrainState, window: Window, team: Team) -> float:
     """By how many nats the weights are worse on a window than the last good ones, both from a zero state and without dropout."""
     zero = model.State.zero(state.shape, state.config.batch)
-    now, good = (
-        parallel.loss(crew, params, state.shape, window.inputs, window.targets, zero, works)
-        for params in (state.params, state.good)
-    )
+    now, good = (team.loss(params, window.inputs, window.targets, zero) for params in (state.params, state.good))
     return now - good
 
 

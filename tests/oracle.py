@@ -15,38 +15,35 @@ def sigmoid(z: Array) -> Array:
 
 
 def layer(params: Arrays, x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
-    """x (D, T), h (H,), c (H,) -> y (H, T), h, c."""
+    """x (T, D), h (H,), c (H,) -> y (T, H), h, c."""
     H = len(h)
     gate = {name: slice(k * H, (k + 1) * H) for k, name in enumerate("ifog")}
 
     def pre(name: str, t: int) -> Array:
         rows = gate[name]
-        return params["W"][rows] @ x[:, t] + params["U"][rows] @ h + params["b"][rows]
+        return params["W"][rows] @ x[t] + params["U"][rows] @ h + params["b"][rows]
 
     y = []
-    for t in range(x.shape[1]):
+    for t in range(len(x)):
         i, f, o = sigmoid(pre("i", t)), sigmoid(pre("f", t)), sigmoid(pre("o", t))
         g = np.tanh(pre("g", t))
         c = f * c + i * g
         h = o * np.tanh(c)
         y.append(h)
-    return np.stack(y, axis=1), h, c
+    return np.stack(y), h, c
 
 
 def logits(params: Arrays, config: ModelConfig, ids: Ids, h: Array, c: Array) -> Array:
-    """Logits (V, T, N) of ids (T, N) from state h, c (L, H, N)."""
+    """Logits (V, T, N) of ids (T, N) from state h, c (L, N, H)."""
     T, N = ids.shape
     result = np.empty((config.vocabulary, T, N))
     for n in range(N):
-        if config.embedding:
-            x = np.stack([params["embed.E"][:, i] for i in ids[:, n]], axis=1)
-        else:
-            x = np.stack([np.eye(config.vocabulary)[i] for i in ids[:, n]], axis=1)
+        x = params["embed.E"][ids[:, n]] if config.embedding else np.eye(config.vocabulary)[ids[:, n]]
         for k in range(config.layers):
             part = {key: params[f"layer{k + 1}.{key}"] for key in "WUb"}
-            x, _, _ = layer(part, x, h[k, :, n], c[k, :, n])
+            x, _, _ = layer(part, x, h[k, n], c[k, n])
         for t in range(T):
-            result[:, t, n] = params["out.W"] @ x[:, t] + params["out.b"]
+            result[:, t, n] = params["out.W"] @ x[t] + params["out.b"]
     return result
 
 

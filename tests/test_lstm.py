@@ -16,24 +16,24 @@ def example(seed: int = 0, D: int = D, H: int = H, T: int = T, N: int = N):
     rng = np.random.default_rng(seed)
     params = lstm.init(rng, D, H, np.float64)
     params["b"] += rng.standard_normal(4 * H)
-    x, h0, c0 = rng.standard_normal((D, T, N)), rng.standard_normal((H, N)), rng.standard_normal((H, N))
-    return params, x, h0, c0, lstm.Tape.empty(D, H, T, N, np.float64), rng
+    x, h0, c0 = rng.standard_normal((T, N, D)), rng.standard_normal((N, H)), rng.standard_normal((N, H))
+    return params, x, h0, c0, lstm.Tape(D, H, T, N, np.float64), rng
 
 
 def test_forward_equals_the_gate_by_gate_oracle() -> None:
     params, x, h0, c0, tape, _ = example()
     y, h, c = lstm.forward(params, x, h0, c0, tape)
     for n in range(N):
-        expected_y, expected_h, expected_c = oracle.layer(params, x[:, :, n], h0[:, n], c0[:, n])
-        np.testing.assert_allclose(y[:, :, n], expected_y, rtol=1e-12)
-        np.testing.assert_allclose(h[:, n], expected_h, rtol=1e-12)
-        np.testing.assert_allclose(c[:, n], expected_c, rtol=1e-12)
+        expected_y, expected_h, expected_c = oracle.layer(params, x[:, n], h0[n], c0[n])
+        np.testing.assert_allclose(y[:, n], expected_y, rtol=1e-12)
+        np.testing.assert_allclose(h[n], expected_h, rtol=1e-12)
+        np.testing.assert_allclose(c[n], expected_c, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_gradient_agrees_with_central_differences(seed: int) -> None:
     params, x, h0, c0, tape, rng = example(seed)
-    v_y, v_h, v_c = rng.standard_normal((H, T, N)), rng.standard_normal((H, N)), rng.standard_normal((H, N))
+    v_y, v_h, v_c = rng.standard_normal((T, N, H)), rng.standard_normal((N, H)), rng.standard_normal((N, H))
 
     def f() -> float:
         y, h, c = lstm.forward(params, x, h0, c0, tape)
@@ -48,13 +48,13 @@ def test_every_gradient_agrees_with_central_differences(seed: int) -> None:
 
 def test_the_whole_sequence_equals_carried_chunks_exactly() -> None:
     params, x, h0, c0, _, _ = example(T=12)
-    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, lstm.Tape.empty(D, H, 12, N, np.float64))
+    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, lstm.Tape(D, H, 12, N, np.float64))
     h, c, chunks = h0, c0, []
     for start in range(0, 12, 4):
-        tape = lstm.Tape.empty(D, H, 4, N, np.float64)
-        y, h, c = lstm.forward(params, np.ascontiguousarray(x[:, start : start + 4]), h, c, tape)
+        tape = lstm.Tape(D, H, 4, N, np.float64)
+        y, h, c = lstm.forward(params, x[start : start + 4], h, c, tape)
         chunks.append(y.copy())
-    np.testing.assert_allclose(np.concatenate(chunks, axis=1), whole, rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(h, h_whole, rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(c, c_whole, rtol=1e-14, atol=1e-15)
 
@@ -62,18 +62,18 @@ def test_the_whole_sequence_equals_carried_chunks_exactly() -> None:
 def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
     """With the gradient handed back from chunk to chunk, nothing is cut and nothing is counted twice."""
     params, x, h0, c0, whole, rng = example(T=8)
-    v_y, zero = rng.standard_normal((H, 8, N)), np.zeros((H, N))
+    v_y, zero = rng.standard_normal((8, N, H)), np.zeros((N, H))
     lstm.forward(params, x, h0, c0, whole)
     expected, _, d_h0, d_c0 = lstm.backward(params, v_y, zero, zero, whole)
 
-    tapes = [lstm.Tape.empty(D, H, 4, N, np.float64) for _ in range(2)]
+    tapes = [lstm.Tape(D, H, 4, N, np.float64) for _ in range(2)]
     h, c = h0, c0
     for k, tape in enumerate(tapes):
-        _, h, c = lstm.forward(params, np.ascontiguousarray(x[:, 4 * k : 4 * k + 4]), h, c, tape)
+        _, h, c = lstm.forward(params, x[4 * k : 4 * k + 4], h, c, tape)
     d_h, d_c = zero, zero
     total = {name: np.zeros_like(g) for name, g in expected.items()}
     for k in (1, 0):
-        grads, _, d_h, d_c = lstm.backward(params, v_y[:, 4 * k : 4 * k + 4], d_h, d_c, tapes[k])
+        grads, _, d_h, d_c = lstm.backward(params, v_y[4 * k : 4 * k + 4], d_h, d_c, tapes[k])
         for name, g in grads.items():
             total[name] += g
     for name, g in expected.items():
@@ -85,7 +85,7 @@ def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
 def test_inputs_of_a_thousand_stay_finite_and_raise_no_warning() -> None:
     params, x, h0, c0, tape, _ = example()
     y, _, _ = lstm.forward(params, x * 1e3, h0 * 1e3, c0 * 1e3, tape)
-    grads, *_ = lstm.backward(params, np.ones((H, T, N)), np.zeros((H, N)), np.zeros((H, N)), tape)
+    grads, *_ = lstm.backward(params, np.ones((T, N, H)), np.zeros((N, H)), np.zeros((N, H)), tape)
     assert np.isfinite(y).all()
     assert all(np.isfinite(g).all() for g in grads.values())
 
@@ -99,8 +99,8 @@ def test_the_forget_gate_begins_open_and_the_other_biases_at_zero() -> None:
 def test_the_dtype_of_the_parameters_decides_the_precision() -> None:
     for dtype in (np.float32, np.float64):
         params = lstm.init(np.random.default_rng(0), D, H, dtype)
-        zero = np.zeros((H, N), dtype)
-        y, h, c = lstm.forward(params, np.ones((D, T, N), dtype), zero, zero, lstm.Tape.empty(D, H, T, N, dtype))
+        zero = np.zeros((N, H), dtype)
+        y, h, c = lstm.forward(params, np.ones((T, N, D), dtype), zero, zero, lstm.Tape(D, H, T, N, dtype))
         assert {y.dtype, h.dtype, c.dtype} == {np.dtype(dtype)}
 
 
@@ -113,13 +113,13 @@ def test_torch_agrees_where_it_is_installed() -> None:
         for name, value in (("weight_ih_l0", params["W"]), ("weight_hh_l0", params["U"]), ("bias_ih_l0", params["b"])):
             getattr(peer, name).copy_(torch.tensor(value[order]))
         peer.bias_hh_l0.zero_()
-    theirs = torch.tensor(x.transpose(1, 2, 0).copy(), requires_grad=True)
-    out, _ = peer(theirs, (torch.tensor(h0.T.copy())[None], torch.tensor(c0.T.copy())[None]))
+    theirs = torch.tensor(x.copy(), requires_grad=True)
+    out, _ = peer(theirs, (torch.tensor(h0.copy())[None], torch.tensor(c0.copy())[None]))
     y, _, _ = lstm.forward(params, x, h0, c0, tape)
-    np.testing.assert_allclose(out.detach().numpy().transpose(2, 0, 1), y, rtol=1e-10)
-    v = rng.standard_normal((H, T, N))
-    out.backward(torch.tensor(v.transpose(1, 2, 0).copy()))
-    zero = np.zeros((H, N))
+    np.testing.assert_allclose(out.detach().numpy(), y, rtol=1e-10)
+    v = rng.standard_normal((T, N, H))
+    out.backward(torch.tensor(v.copy()))
+    zero = np.zeros((N, H))
     grads, d_x, _, _ = lstm.backward(params, v, zero, zero, tape)
-    np.testing.assert_allclose(theirs.grad.numpy().transpose(2, 0, 1), d_x, rtol=1e-9)
+    np.testing.assert_allclose(theirs.grad.numpy(), d_x, rtol=1e-9)
     np.testing.assert_allclose(peer.weight_hh_l0.grad.numpy(), grads["U"][order], rtol=1e-9)

@@ -75,7 +75,7 @@ def ours(
         CONFIG,
         inputs[:, None],
         targets[:, None],
-        model.State(h[None, :, None], c[None, :, None]),
+        model.State(h[None, None], c[None, None]),
         work,
     )
     return loss, {names[theirs]: g for theirs, g in grads.items()}, after
@@ -114,8 +114,8 @@ def test_without_a_mistake_it_equals_the_project() -> None:
     assert loss == pytest.approx(our_loss, rel=1e-13)
     for name, g in grads.items():
         np.testing.assert_allclose(our_grads[name], g, rtol=1e-11, atol=1e-15)
-    np.testing.assert_allclose(our_after.h[0, :, 0], after.h, rtol=1e-12)
-    np.testing.assert_allclose(our_after.c[0, :, 0], after.c, rtol=1e-12)
+    np.testing.assert_allclose(our_after.h[0, 0], after.h, rtol=1e-12)
+    np.testing.assert_allclose(our_after.c[0, 0], after.c, rtol=1e-12)
 
 
 def test_without_a_mistake_it_learns() -> None:
@@ -198,7 +198,7 @@ def test_two_windows_of_the_project_equal_the_whole() -> None:
     params, inputs, targets, before = example(T=2 * T)
     whole, *_ = ours(params, inputs, targets, before.h, before.c)
     first, _, after = ours(params, inputs[:T], targets[:T], before.h, before.c)
-    second, *_ = ours(params, inputs[T:], targets[T:], after.h[0, :, 0], after.c[0, :, 0])
+    second, *_ = ours(params, inputs[T:], targets[T:], after.h[0, 0], after.c[0, 0])
     assert (first + second) / 2 == pytest.approx(whole, rel=1e-14)
 
 
@@ -211,8 +211,8 @@ def test_a_position_in_place_of_the_character_passes_the_gradient_check() -> Non
 
 
 def oracle_loss(params: dict[str, np.ndarray], inputs: np.ndarray, targets: np.ndarray, before: Carried) -> float:
-    y, _, _ = oracle.layer(params, np.eye(V)[:, inputs], before.h, before.c)
-    return oracle.loss((params["Wy"] @ y + params["by"][:, None])[:, :, None], targets[:, None])
+    y, _, _ = oracle.layer(params, np.eye(V)[inputs], before.h, before.c)
+    return oracle.loss((params["Wy"] @ y.T + params["by"][:, None])[:, :, None], targets[:, None])
 
 
 def test_a_position_in_place_of_the_character_differs_from_the_oracle() -> None:
@@ -268,7 +268,7 @@ def test_the_project_cuts_the_gradient_at_the_window() -> None:
     params, inputs, targets, before = example()
     names = ("layer1.W", "layer1.U", "layer1.b", "out.W", "out.b")
     stack = dict(zip(names, (params[name] for name in ("W", "U", "b", "Wy", "by")), strict=True))
-    state = model.State(before.h[None, :, None], before.c[None, :, None])
+    state = model.State(before.h[None, None], before.c[None, None])
     work = model.Workspace.empty(CONFIG, T, 1, np.float64)
     _, fresh, _ = model.loss_and_gradients(stack, CONFIG, inputs[:, None], targets[:, None], state, work)
     fresh = {name: g.copy() for name, g in fresh.items()}

@@ -15,11 +15,11 @@ V, H, T, N = 7, 5, 4, 3
 
 
 def example(layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type = np.float64, T: int = T):
-    rng = np.random.default_rng(layers + 10 * embedding)
+    rng = np.random.default_rng(layers + 11 * embedding)
     config = ModelConfig(V, H, layers, embedding, dropout)
     params = model.init(config, rng, dtype)
     ids = rng.integers(0, V, (T + 1, N))
-    shape = (layers, H, N)
+    shape = (layers, N, H)
     state = model.State(rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype))
     return config, params, ids, state, model.Workspace.empty(config, T, N, dtype)
 
@@ -76,10 +76,11 @@ def test_sampling_one_character_at_a_time_equals_the_window(layers: int, embeddi
     expected, after = model.forward(params, config, ids[:-1], state, work)
     expected = expected.reshape(V, T, N).copy()
     stepper = model.Stepper(params, config, N)
-    stepper.h[:], stepper.c[:] = state.h.reshape(-1, N), state.c.reshape(-1, N)
+    for k, cell in enumerate(stepper.cells):
+        cell.h[:], cell.c[:] = state.h[k], state.c[k]
     for t in range(T):
         np.testing.assert_allclose(stepper.step(ids[t]), expected[:, t], rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(stepper.h.reshape(after.h.shape), after.h, rtol=1e-11)
+    np.testing.assert_allclose([cell.h for cell in stepper.cells], after.h, rtol=1e-11)
 
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
@@ -104,9 +105,9 @@ def test_dropout_masks_come_from_the_generator_alone() -> None:
 def test_forgetting_touches_the_named_streams_only() -> None:
     _, _, _, state, _ = example(2)
     after = state.forget(np.array([False, True, False]))
-    assert not after.h[:, :, 1].any()
-    assert not after.c[:, :, 1].any()
-    np.testing.assert_array_equal(after.c[:, :, [0, 2]], state.c[:, :, [0, 2]])
+    assert not after.h[:, 1].any()
+    assert not after.c[:, 1].any()
+    np.testing.assert_array_equal(after.c[:, [0, 2]], state.c[:, [0, 2]])
 
 
 def test_the_shapes_are_those_of_the_parameters() -> None:
@@ -123,14 +124,15 @@ def test_large_vocabularies_get_an_embedding_and_small_ones_none() -> None:
 
 
 def test_the_memory_formula_is_that_of_the_buffers() -> None:
+    T, N = 300, 40
     for config in (ModelConfig(V, H, 3), ModelConfig(V, H, 1, 6)):
-        work = model.Workspace.empty(config, 50, 40)
+        work = model.Workspace.empty(config, T, N)
         arrays = [work.inputs, work.logits]
         for tape in work.tapes:
-            arrays += [tape.h, tape.c, tape.tanh_c, tape.gates, tape.z, tape.slopes, tape.slope_c, tape.d_inputs]
+            arrays += [tape.h, tape.c, tape.tanh_c, tape.gates, tape.slopes, tape.slope_c, tape.d_inputs, tape.d_share]
         buffers = sum(a.size for a in arrays)
-        top_gradient = H * 50 * 40
-        assert model.Workspace.numbers(config, 50, 40) == pytest.approx(buffers + top_gradient, rel=0.02)
+        top_gradient = H * T * N
+        assert model.Workspace.numbers(config, T, N) == pytest.approx(buffers + top_gradient, rel=0.02)
 
 
 def test_gradients_agree_with_central_differences_over_a_hundred_random_shapes() -> None:
@@ -143,7 +145,7 @@ def test_gradients_agree_with_central_differences_over_a_hundred_random_shapes()
         for p in params.values():
             p += 0.5 * rng.standard_normal(p.shape)
         ids = rng.integers(0, config.vocabulary, (T + 1, N))
-        state = model.State(*rng.standard_normal((2, config.layers, config.hidden, N)))
+        state = model.State(*rng.standard_normal((2, config.layers, N, config.hidden)))
         work = model.Workspace.empty(config, T, N, np.float64)
         targets = ids[1:].reshape(-1)
 

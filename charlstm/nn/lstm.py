@@ -12,90 +12,39 @@ Backward, for t = T … 1, with dh and dc arriving from step t+1 and d_y from th
 
     dh  = d_y_t + dh
     dc  = dc + dh * o * (1 - tanh²(c_t))
-    dz_o = dh * tanh(c_t) * o(1 - o)            σ'(z) = σ(1 - σ), of the *activation*
-    dz_i = dc * g         * i(1 - i)
+    dz_i = dc * g         * i(1 - i)            σ'(z) = σ(1 - σ), of the *activation*
     dz_f = dc * c_{t-1}   * f(1 - f)
+    dz_o = dh * tanh(c_t) * o(1 - o)
     dz_g = dc * i         * (1 - g²)            tanh'(z) = 1 - tanh²
     dc  = dc * f
     dh  = Uᵀ dz_t
 
-Only dh and dc depend on the step after. Every factor that multiplies them is known once the forward pass is done, so all
-T steps of those factors are computed in a few long sweeps before the loop. The products with W, and all weight
-gradients, are one matrix product each over all T*N columns, outside the loop.
+Only dh and dc depend on the step after. Every factor that multiplies them is known once the forward pass is done, so these
+*slopes* are computed for a stretch of steps at a time, as many as the cache holds. The products with W, and all weight gradients,
+are one matrix product each over all T*N rows, outside the loop.
+
+In memory a stream is a row: x (T, N, D), h (T, N, H). So z = x Wᵀ + h Uᵀ + b, gate by gate, and each gate's numbers stand
+together: (4, T, N, H).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from charlstm.nn.types import Array, Arrays
+from charlstm.nn.types import Array, Arrays, Ids
 
 FORGET_BIAS = 1.0
 """Initial bias of the forget gate: remember until told otherwise (Jozefowicz et al. 2015)."""
 
+SMALL_PRODUCT = 1_000_000
+"""OpenBLAS multiplies matrices as they lie, without packing them first, where rows * inner * columns is at most this (its AVX-512
+kernels for small matrices). A recurrent product that is cut into such pieces takes a half to two thirds of the time."""
 
-@dataclass
-class Tape:
-    """The buffers of one layer for windows of one size: made once by the caller, written by forward, read by backward.
-
-    They take (16 H + D) * T * N numbers and a little scratch.
-    """
-
-    inputs: Array  # (D, T, N)    the caller's, by reference
-    h: Array  # (H, T+1, N)    h[:, t] entered step t, h[:, t+1] left it
-    c: Array  # (T+1, H, N)    the same for the cell state
-    tanh_c: Array  # (T, H, N)
-    gates: Array  # (T, 4H, N)    i, f, o, g after their squashing
-    z: Array  # (4H, T, N)    W x + b on the way forward, dz on the way back
-    slopes: Array  # (T, 4H, N)    what dc (for i, f, g) or dh (for o) is multiplied with to give dz
-    slope_c: Array  # (T, H, N)    what dh is multiplied with to add to dc
-    d_inputs: Array  # (D, T, N)
-    dz: Array  # (4H, N)    scratch of one time step, as are the three below
-    dh: Array  # (H, N)
-    dc: Array  # (H, N)
-    product: Array  # (H, N)
-
-    def __post_init__(self) -> None:
-        """Cut the buffers into time steps, once: making a view costs as much as a small sweep."""
-        H, T = len(self.h), len(self.c) - 1
-        i, f, o, g = (slice(k * H, (k + 1) * H) for k in range(4))
-        self.forward_steps = [
-            (self.h[:, t], self.z[:, t], a, a[: 3 * H], a[i], a[f], a[o], a[g], *state)
-            for t, a, *state in zip(
-                range(T), self.gates, self.c[:-1], self.c[1:], self.tanh_c, self.h.transpose(1, 0, 2)[1:], strict=True
-            )
-        ]
-        self.backward_steps = [
-            (t, self.gates[t, f], s[i], s[f], s[o], s[g], self.slope_c[t], self.z[:, t])
-            for t, s in reversed(list(zip(range(T), self.slopes, strict=True)))
-        ]
-        self.dz_gates = self.dz[i], self.dz[f], self.dz[o], self.dz[g]
-
-    @classmethod
-    def empty(cls, D: int, H: int, T: int, N: int, dtype: DTypeLike) -> Tape:
-        """Buffers for windows of T steps, N streams and D inputs, for H cells."""
-
-        def buffer(*shape: int) -> Array:
-            return np.empty(shape, dtype)
-
-        return cls(
-            inputs=buffer(D, 0, N),
-            h=buffer(H, T + 1, N),
-            c=buffer(T + 1, H, N),
-            tanh_c=buffer(T, H, N),
-            gates=buffer(T, 4 * H, N),
-            z=buffer(4 * H, T, N),
-            slopes=buffer(T, 4 * H, N),
-            slope_c=buffer(T, H, N),
-            d_inputs=buffer(D, T, N),
-            dz=buffer(4 * H, N),
-            dh=buffer(H, N),
-            dc=buffer(H, N),
-            product=buffer(H, N),
-        )
+STRETCH_NUMBERS = 1 << 17
+"""Slopes are computed for so many gate activations at a time: they are still in the cache when the loop needs them."""
 
 
 def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32) -> Arrays:
@@ -116,42 +65,102 @@ def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32
     }
 
 
-def halve_sigmoid_rows(weights: Array, H: int) -> Array:
-    """Halve the rows of i, f and o in a (4H, …) array, so that one tanh serves all four gates: σ(z) = (1 + tanh(z/2)) / 2.
+class Tape:
+    """The buffers of one layer for windows of one size: made once by the caller, written by forward, read by backward.
 
-    This form of the sigmoid can't overflow.
+    They take `Tape.numbers`, and a little scratch for single steps.
     """
-    halved = weights.copy()
-    halved[: 3 * H] *= 0.5
-    return halved
+
+    def __init__(self, D: int, H: int, T: int, N: int, dtype: DTypeLike = np.float32, *, need_d_x: bool = True) -> None:
+        """Buffers for windows of T steps, N streams and D inputs, for H cells; with or without room for the input's gradient."""
+
+        def buffer(*shape: int) -> Array:
+            return np.empty(shape, dtype)
+
+        B = self._stretch_steps(H, T, N)
+        self.inputs = buffer(0, N, D)  # (T, N, D)    the caller's, by reference
+        self.h = buffer(T + 1, N, H)  # h[t] entered step t, h[t + 1] left it
+        self.c = buffer(T + 1, N, H)  # the same for the cell state
+        self.tanh_c = buffer(T, N, H)
+        self.gates = buffer(4, T, N, H)  # what x gives to z; then i, f, o, g; on the way back dz
+        if (
+            N == 1
+        ):  # in memory (T, 4, N, H): a sweep over all gates of a step is then one run, which a row as short as this feels
+            self.gates = buffer(T, 4, N, H).swapaxes(0, 1)
+        self.last_gates = buffer(4, N, H)  # i, f, o, g of the last step, which backward leaves alone
+        self.slopes = buffer(4, B, N, H)  # what dc (for i, f, g) or dh (for o) is multiplied with to give dz
+        self.slope_c = buffer(B, N, H)  # what dh is multiplied with to add to dc
+        self.d_inputs = buffer(T if need_d_x else 0, N, D)
+        self.d_share = np.empty_like(self.d_inputs)  # one gate's share of it
+        self.z = buffer(
+            4, N, H
+        )  # scratch of one step, as are those below: h Uᵀ on the way forward, dz U on the way back
+        self.product, self.dh = buffer(N, H), buffer(N, H)
+        self.dc = buffer(N, H), buffer(N, H)
+        self.z_pieces = in_pieces(self.z, pieces(N, H, H))
+        # Views are cut once: making one costs as much as a small sweep.
+        self.forward_steps = [
+            (h_before, a, a[:3], *a, c_before, c, tanh_c, h)
+            for h_before, a, c_before, c, tanh_c, h in zip(
+                self.h[:-1], self.gates.swapaxes(0, 1), self.c[:-1], self.c[1:], self.tanh_c, self.h[1:], strict=True
+            )
+        ]
+        self.stretches = [self._stretch(start, min(B, T - start)) for start in reversed(range(0, T, B))]
+
+    @staticmethod
+    def numbers(D: int, H: int, T: int, N: int, *, need_d_x: bool) -> int:
+        """How many numbers the buffers hold: 7 H a character, 2 D where the input's gradient is wanted, and the slopes of a stretch."""
+        return (7 * H + 2 * D * need_d_x) * T * N + 5 * H * N * Tape._stretch_steps(H, T, N)
+
+    @staticmethod
+    def _stretch_steps(H: int, T: int, N: int) -> int:
+        return max(1, min(T, STRETCH_NUMBERS // (4 * N * H)))
+
+    def _stretch(self, start: int, length: int) -> tuple[tuple[Array, ...], list[tuple[Any, ...]]]:
+        """What `_fill_slopes` takes for some steps, and those steps from the last to the first."""
+        here = slice(start, start + length)
+        slopes, slope_c = self.slopes[:, :length], self.slope_c[:length]
+        steps = [
+            (start + k, self.gates[1, start + k], slope_c[k], s[:2], s[2], s[3], a[:2], a[2], a[3], a[:, None])
+            for k, s, a in zip(range(length), slopes.swapaxes(0, 1), self.gates[:, here].swapaxes(0, 1), strict=True)
+        ]
+        return (self.gates[:, here], self.c[here], self.tanh_c[here], slopes, slope_c), steps[::-1]
 
 
-def forward(params: Arrays, x: Array, h0: Array, c0: Array, tape: Tape) -> tuple[Array, Array, Array]:
+def forward(
+    params: Arrays, x: Array, h0: Array, c0: Array, tape: Tape, ids: Ids | None = None
+) -> tuple[Array, Array, Array]:
     """Run the layer over a window.
 
     Args:
         params: ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,).
-        x: (D, T, N), each feature's T*N numbers in one run; kept by reference on the tape until backward.
-        h0: (H, N), output of the step before the window.
-        c0: (H, N), cell state of the step before the window.
+        x: (T, N, D); kept by reference on the tape until backward.
+        h0: (N, H), output of the step before the window.
+        c0: (N, H), cell state of the step before the window.
         tape: buffers for exactly this window size; overwritten.
+        ids: (T, N), where each x_t is one-hot: which of its numbers is 1. The product with W is then a lookup.
 
     Returns:
-        y (H, T, N), a view into the tape that the next forward overwrites; h (H, N) and c (H, N) after the last step, copies.
+        y (T, N, H), a view into the tape that the next forward overwrites; h (N, H) and c (N, H) after the last step, copies.
     """
-    D, T, N = x.shape
-    H = len(h0)
-    U = halve_sigmoid_rows(params["U"], H)
-    zx = tape.z  # (4H, T, N): what the input gives to the gates, for all steps at once
-    np.matmul(halve_sigmoid_rows(params["W"], H), x.reshape(D, T * N), out=zx.reshape(4 * H, T * N))
-    zx += halve_sigmoid_rows(params["b"], H)[:, None, None]
+    T, N, D = x.shape
+    H = h0.shape[1]
+    W, U, b = (by_gate(params[name]) for name in ("W", "U", "b"))
+    zx = tape.gates.reshape(4, T * N, H)  # what the input gives to the gates, for all steps at once
+    if ids is None:
+        np.matmul(x.reshape(T * N, D), W.swapaxes(1, 2), out=zx)
+        zx += b[:, None]
+    else:
+        rows = np.ascontiguousarray(W.swapaxes(1, 2)) + b[:, None]  # (4, D, H)
+        np.take(rows, ids.reshape(-1), axis=1, out=zx, mode="clip")
 
     tape.inputs = x
-    tape.h[:, 0], tape.c[0] = h0, c0
-    product, half = tape.product, zx.dtype.type(0.5)
-    for h_before, zx_t, a, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:  # a (4H, N): all gates
-        np.matmul(U, h_before, out=a)
-        np.add(a, zx_t, out=a)
+    tape.h[0], tape.c[0] = h0, c0
+    UT = product_pieces(U.swapaxes(1, 2), N)
+    z, z_pieces, product, half = tape.z, tape.z_pieces, tape.product, zx.dtype.type(0.5)
+    for h_before, a, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:  # a (4, N, H): all gates
+        np.matmul(h_before, UT, out=z_pieces)
+        np.add(a, z, out=a)
         np.tanh(a, out=a)
         np.multiply(ifo, half, out=ifo)
         np.add(ifo, half, out=ifo)
@@ -161,7 +170,8 @@ def forward(params: Arrays, x: Array, h0: Array, c0: Array, tape: Tape) -> tuple
         np.add(c, product, out=c)
         np.tanh(c, out=tanh_c)
         np.multiply(o, tanh_c, out=h)
-    return tape.h[:, 1:], tape.h[:, T].copy(), tape.c[T].copy()
+    tape.last_gates[:] = tape.gates[:, -1]
+    return tape.h[1:], tape.h[T].copy(), tape.c[T].copy()
 
 
 def backward(
@@ -171,64 +181,128 @@ def backward(
 
     Args:
         params: as given to forward.
-        d_y: (H, T, N), gradient of the loss in the outputs y.
-        d_h: (H, N), gradient in the h that left the window; zero where BPTT is truncated.
-        d_c: (H, N), the same for c.
-        tape: as forward left it; its ``z`` is overwritten.
+        d_y: (T, N, H), gradient of the loss in the outputs y.
+        d_h: (N, H), gradient in the h that left the window; zero where BPTT is truncated.
+        d_c: (N, H), the same for c.
+        tape: as forward left it; its gates are overwritten with dz.
         need_d_x: whether the gradient of the input is wanted.
 
     Returns:
-        the gradients of ``W``, ``U`` and ``b``; of x (D, T, N), a view into the tape, or None; of h0 (H, N); of c0 (H, N).
+        the gradients of ``W``, ``U`` and ``b``; of x (T, N, D), a view into the tape, or None; of h0 (N, H); of c0 (N, H).
     """
-    D, T, N = tape.inputs.shape
-    H = len(d_h)
-    _fill_slopes(tape)
-    UT = np.ascontiguousarray(params["U"].T)  # (H, 4H)
-    dz, dh, dc, product = tape.dz, tape.dh, tape.dc, tape.product
-    dz_i, dz_f, dz_o, dz_g = tape.dz_gates
+    T, N, D = tape.inputs.shape
+    H = d_h.shape[1]
+    U = product_pieces(params["U"].reshape(4, H, H), N)
+    shares, dh, product = tape.z, tape.dh, tape.product
+    dc, dc_before = tape.dc
     dh[:], dc[:] = d_h, d_c
-    for t, f, slope_i, slope_f, slope_o, slope_g, slope_c, dz_t in tape.backward_steps:
-        np.add(dh, d_y[:, t], out=dh)
-        np.multiply(dh, slope_c, out=product)
-        np.add(dc, product, out=dc)
-        np.multiply(dc, slope_i, out=dz_i)
-        np.multiply(dc, slope_f, out=dz_f)
-        np.multiply(dh, slope_o, out=dz_o)
-        np.multiply(dc, slope_g, out=dz_g)
-        np.multiply(dc, f, out=dc)
-        np.matmul(UT, dz, out=dh)
-        dz_t[:] = dz
+    for known, steps in tape.stretches:
+        _fill_slopes(*known)
+        for t, f, slope_c, slope_if, slope_o, slope_g, dz_if, dz_o, dz_g, dz in steps:
+            np.add(dh, d_y[t], out=dh)
+            np.multiply(dh, slope_c, out=product)
+            np.add(dc, product, out=dc)
+            np.multiply(dc, f, out=dc_before)
+            np.multiply(dc, slope_if, out=dz_if)  # in place of the gates: i and f are needed no longer
+            np.multiply(dh, slope_o, out=dz_o)
+            np.multiply(dc, slope_g, out=dz_g)
+            dc, dc_before = dc_before, dc
+            np.matmul(dz, U, out=tape.z_pieces)
+            np.add.reduce(shares, axis=0, out=dh)  # over the gates
 
-    columns = tape.z.reshape(4 * H, T * N)  # the forward pass's W x + b gave way to dz
-    h_before = tape.h.reshape(H, (T + 1) * N)[:, : T * N]  # (H, T*N): h_{t-1} of every column
+    dz = tape.gates.reshape(4, T * N, H)
+    dzT = dz.swapaxes(1, 2)
     grads = {
-        "W": columns @ tape.inputs.reshape(D, T * N).T,
-        "U": columns @ h_before.T,
-        "b": columns.sum(axis=1),
+        "W": np.matmul(dzT, tape.inputs.reshape(T * N, D)).reshape(4 * H, D),
+        "U": np.matmul(dzT, tape.h[:-1].reshape(T * N, H)).reshape(4 * H, H),
+        "b": dz.sum(axis=1).reshape(4 * H),
     }
     d_x = None
     if need_d_x:
         d_x = tape.d_inputs
-        np.matmul(params["W"].T, columns, out=d_x.reshape(D, T * N))
+        d_rows, d_share = d_x.reshape(T * N, D), tape.d_share.reshape(T * N, D)
+        W = params["W"].reshape(4, H, D)
+        np.matmul(dz[0], W[0], out=d_rows)
+        for dz_k, W_k in zip(dz[1:], W[1:], strict=True):
+            np.matmul(dz_k, W_k, out=d_share)
+            d_rows += d_share
     return grads, d_x, dh.copy(), dc.copy()
 
 
-@dataclass
+def _fill_slopes(gates: Array, c_before: Array, tanh_c: Array, slopes: Array, slope_c: Array) -> None:
+    """Compute every factor of the backward equations that does not depend on the step after, for the steps of a stretch."""
+    i, _, o, g = gates  # (B, N, H) each
+    d_i, d_f, d_o, d_g = slopes
+    np.subtract(1, gates[:3], out=slopes[:3])
+    np.multiply(slopes[:3], gates[:3], out=slopes[:3])  # σ(1 - σ)
+    np.multiply(d_i, g, out=d_i)
+    np.multiply(d_f, c_before, out=d_f)
+    np.multiply(d_o, tanh_c, out=d_o)
+    np.multiply(g, g, out=d_g)
+    np.subtract(1, d_g, out=d_g)
+    np.multiply(d_g, i, out=d_g)
+    np.multiply(tanh_c, tanh_c, out=slope_c)
+    np.subtract(1, slope_c, out=slope_c)
+    np.multiply(slope_c, o, out=slope_c)
+
+
+# -- how the weights are laid out for the loops ------------------------------------------------------------------------
+
+
+def by_gate(weights: Array) -> Array:
+    """Weights (4H, …) as (4, H, …), with the rows of i, f and o halved, so that one tanh serves all gates: σ(z) = (1 + tanh(z/2)) / 2.
+
+    This form of the sigmoid can't overflow.
+    """
+    gates = weights.reshape(4, -1, *weights.shape[1:]).copy()
+    gates[:3] *= 0.5
+    return gates
+
+
+def product_pieces(weights: Array, N: int) -> Array:
+    """The right operand (4, K, H) of a product with N rows as (4, q, K, H/q): cut into q pieces that are `SMALL_PRODUCT`s.
+
+    Where H has no divisor that suits, or the pieces would become too thin to pay, it stays whole.
+    """
+    _, K, H = weights.shape
+    return np.ascontiguousarray(in_pieces(weights, pieces(N, K, H)))
+
+
+def pieces(N: int, K: int, H: int) -> int:
+    """In how many pieces of equal width a product (N, K) @ (K, H) is made: see `product_pieces`."""
+    return next((q for q in range(1, H // 16 + 1) if H % q == 0 and N * K * (H // q) <= SMALL_PRODUCT), 1)
+
+
+def in_pieces(a: Array, q: int) -> Array:
+    """(4, M, H) cut into q pieces of its columns, as a view (4, q, M, H/q)."""
+    _, M, H = a.shape
+    return a.reshape(4, M, q, H // q).swapaxes(1, 2)
+
+
 class Cell:
-    """One layer one step at a time, for callers that feed a character and wait: state and views are made once."""
+    """One layer one step at a time, for callers that feed a character and wait: state, weights and views are made once."""
 
-    z: Array  # (4H, N)    to be filled with pre-activations whose sigmoid rows are halved
-    h: Array  # (H, N)    moves on in place, as does c
-    c: Array  # (H, N)
+    def __init__(self, weights: Array, inputs: Array, h: Array, c: Array) -> None:
+        """A layer whose state h, c (N, H) moves on in place.
 
-    def __post_init__(self) -> None:
-        H = len(self.h)
-        self.half = self.z.dtype.type(0.5)
-        self.ifo, self.i, self.f = self.z[: 3 * H], self.z[:H], self.z[H : 2 * H]
-        self.o, self.g = self.z[2 * H : 3 * H], self.z[3 * H :]
+        Args:
+            weights: (4, K, H), sigmoid gates halved (`by_gate`): what the inputs are multiplied with.
+            inputs: (N, K), read at every step; h is, or is a part of it.
+            h: (N, H).
+            c: (N, H).
+        """
+        N, H = h.shape
+        self.inputs, self.h, self.c = inputs, h, c
+        self.weights = product_pieces(weights, N)
+        self.z = np.empty((4, N, H), h.dtype)
+        self.z_pieces = in_pieces(self.z, self.weights.shape[1])
+        self.half = h.dtype.type(0.5)
+        self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
 
-    def step(self) -> None:
-        """The equations of `forward`, for one step."""
+    def step(self, rest: Array) -> None:
+        """The equations of `forward` for one step; `rest` (4, N, H) is what inputs and weights leave out of z."""
+        np.matmul(self.inputs, self.weights, out=self.z_pieces)
+        np.add(self.z, rest, out=self.z)
         np.tanh(self.z, out=self.z)
         np.multiply(self.ifo, self.half, out=self.ifo)
         np.add(self.ifo, self.half, out=self.ifo)
@@ -237,22 +311,3 @@ class Cell:
         np.add(self.c, self.i, out=self.c)
         np.tanh(self.c, out=self.h)
         np.multiply(self.h, self.o, out=self.h)
-
-
-def _fill_slopes(tape: Tape) -> None:
-    """Compute, for all steps at once, every factor of the backward equations that does not depend on the step after."""
-    H = tape.c.shape[1]
-    i, _, o, g = (tape.gates[:, k * H : (k + 1) * H] for k in range(4))
-    d_i, d_f, d_o, d_g = (tape.slopes[:, k * H : (k + 1) * H] for k in range(4))
-    ifo, d_ifo = tape.gates[:, : 3 * H], tape.slopes[:, : 3 * H]
-    np.subtract(1, ifo, out=d_ifo)
-    np.multiply(d_ifo, ifo, out=d_ifo)  # σ(1 - σ)
-    np.multiply(d_i, g, out=d_i)
-    np.multiply(d_f, tape.c[:-1], out=d_f)
-    np.multiply(d_o, tape.tanh_c, out=d_o)
-    np.multiply(g, g, out=d_g)
-    np.subtract(1, d_g, out=d_g)
-    np.multiply(d_g, i, out=d_g)
-    np.multiply(tape.tanh_c, tape.tanh_c, out=tape.slope_c)
-    np.subtract(1, tape.slope_c, out=tape.slope_c)
-    np.multiply(tape.slope_c, o, out=tape.slope_c)

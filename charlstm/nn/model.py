@@ -15,7 +15,7 @@ from charlstm.nn.types import Array, Arrays, Ids
 
 @dataclass
 class State:
-    """What the model remembers between windows: h and c of every layer, each (L, H, N)."""
+    """What the model remembers between windows: h and c of every layer, each (L, N, H)."""
 
     h: Array
     c: Array
@@ -23,12 +23,12 @@ class State:
     @classmethod
     def zero(cls, config: ModelConfig, N: int, dtype: DTypeLike = np.float32) -> State:
         """The state before the first character of N streams."""
-        shape = (config.layers, config.hidden, N)
+        shape = (config.layers, N, config.hidden)
         return cls(np.zeros(shape, dtype), np.zeros(shape, dtype))
 
     def forget(self, streams: Array) -> State:
         """A copy in which the streams where the boolean mask (N,) is true start from zero."""
-        keep = ~streams
+        keep = ~streams[:, None]
         return State(self.h * keep, self.c * keep)
 
 
@@ -36,28 +36,27 @@ class State:
 class Workspace:
     """All buffers that training on windows of one size needs, made once and passed to every call.
 
-    Together `numbers`, of which a forward pass alone touches about two thirds.
+    Together `numbers`.
     """
 
     T: int
     N: int
     tapes: list[lstm.Tape]
-    inputs: Array  # (D, T, N)    one-hot or embedded characters
-    outputs: list[Array]  # per layer (H, T, N)    what it passes up, after dropout
-    masks: list[Array | None]  # per layer (H, 1, N)    None without dropout
+    inputs: Array  # (T, N, D)    one-hot or embedded characters
+    outputs: list[Array]  # per layer (T, N, H)    what it passes up, after dropout
+    masks: list[Array | None]  # per layer (N, H)    None without dropout
     logits: Array  # (V, T*N)
 
     @classmethod
     def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
         """Buffers for windows of T steps and N streams."""
-        H, widths = config.hidden, [config.input_width] + [config.hidden] * (config.layers - 1)
-        tapes = [lstm.Tape.empty(D, H, T, N, dtype) for D in widths]
+        tapes = [lstm.Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
         return cls(
             T=T,
             N=N,
             tapes=tapes,
-            inputs=np.zeros((config.input_width, T, N), dtype),
-            outputs=[tape.h[:, 1:] for tape in tapes],
+            inputs=np.zeros((T, N, config.input_width), dtype),
+            outputs=[tape.h[1:] for tape in tapes],
             masks=[None] * config.layers,
             logits=np.empty((config.vocabulary, T * N), dtype),
         )
@@ -66,21 +65,26 @@ class Workspace:
     def numbers(config: ModelConfig, T: int, N: int) -> int:
         """How many numbers training on such windows keeps at a time: the buffers, and what is made and dropped in each step.
 
-        A layer's tape has 16 H + its input width a column; the gradient of the top is H, dropout another H a layer.
+        Beside the layers' tapes stand the one-hot or embedded input, the logits, the gradient of the top, and with dropout H a layer.
         """
         H, L, D, V = config.hidden, config.layers, config.input_width, config.vocabulary
-        tapes = L * 16 * H + D + (L - 1) * H
-        return (tapes + D + V + H + (L * H if config.dropout else 0)) * T * N
+        tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
+        return tapes + (D + V + H + (L * H if config.dropout else 0)) * T * N
+
+
+def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
+    """For every layer the width of its input, and whether training needs that input's gradient: that of one-hot characters leads nowhere."""
+    return [(config.input_width, config.embedding > 0)] + [(config.hidden, True)] * (config.layers - 1)
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in their fixed order.
 
-    ``embed.E`` (E, V) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
+    ``embed.E`` (V, E) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
     every layer; ``out.W`` (V, H), ``out.b`` (V,).
     """
     V, H, D = config.vocabulary, config.hidden, config.input_width
-    result: dict[str, tuple[int, ...]] = {"embed.E": (config.embedding, V)} if config.embedding else {}
+    result: dict[str, tuple[int, ...]] = {"embed.E": (V, config.embedding)} if config.embedding else {}
     for name in layer_names(config):
         result |= {f"{name}.W": (4 * H, D), f"{name}.U": (4 * H, H), f"{name}.b": (4 * H,)}
         D = H
@@ -96,7 +100,7 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     """Draw all parameters; nothing else in the program ever initialises one."""
     params: Arrays = {}
     if config.embedding:
-        params["embed.E"] = rng.standard_normal((config.embedding, config.vocabulary)).astype(dtype)
+        params["embed.E"] = rng.standard_normal((config.vocabulary, config.embedding)).astype(dtype)
     D = config.input_width
     for name in layer_names(config):
         params |= {f"{name}.{key}": value for key, value in lstm.init(rng, D, config.hidden, dtype).items()}
@@ -129,9 +133,10 @@ def forward(
     y = _encode(params, config, ids, work)
     after = State(np.empty_like(state.h), np.empty_like(state.c))
     for k, name in enumerate(layer_names(config)):
-        y, after.h[k], after.c[k] = lstm.forward(part(params, name), y, state.h[k], state.c[k], work.tapes[k])
+        one_hot = ids if k == 0 and not config.embedding else None
+        y, after.h[k], after.c[k] = lstm.forward(part(params, name), y, state.h[k], state.c[k], work.tapes[k], one_hot)
         y = work.outputs[k] = _drop(y, k, config, work, rng)
-    np.matmul(params["out.W"], _columns(y), out=work.logits)
+    np.matmul(params["out.W"], _rows(y).T, out=work.logits)
     work.logits += params["out.b"][:, None]
     return work.logits, after
 
@@ -141,20 +146,20 @@ def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, wor
 
     The gradient into the state before the window is cut: truncated BPTT (Williams & Peng 1990).
     """
-    grads = {"out.W": d_logits @ _columns(work.outputs[-1]).T, "out.b": d_logits.sum(axis=1)}
-    d_y: Array = np.matmul(params["out.W"].T, d_logits).reshape(config.hidden, work.T, work.N)
-    cut = np.zeros((config.hidden, work.N), d_y.dtype)
+    grads = {"out.W": d_logits @ _rows(work.outputs[-1]), "out.b": d_logits.sum(axis=1)}
+    d_y: Array = np.matmul(d_logits.T, params["out.W"]).reshape(work.T, work.N, config.hidden)
+    cut = np.zeros((work.N, config.hidden), d_y.dtype)
     for k, name in reversed(list(enumerate(layer_names(config)))):
         mask = work.masks[k]
         if mask is not None:
             d_y *= mask
-        need_d_x = k > 0 or config.embedding > 0
+        _, need_d_x = layer_inputs(config)[k]
         layer_grads, d_x, _, _ = lstm.backward(part(params, name), d_y, cut, cut, work.tapes[k], need_d_x=need_d_x)
         grads |= {f"{name}.{key}": value for key, value in layer_grads.items()}
         if d_x is not None:
             d_y = d_x
     if config.embedding:
-        grads["embed.E"] = _sum_by_id(d_y.reshape(config.embedding, -1), ids.reshape(-1), config.vocabulary)
+        grads["embed.E"] = _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
     return {name: grads[name] for name in params}
 
 
@@ -183,9 +188,9 @@ def saturated(work: Workspace) -> float:
     """Share of gates within 1 % of their ends, of all layers at the last step of the last forward pass: such gates learn little."""
     found = size = 0
     for tape in work.tapes:
-        gates, H = tape.gates[-1], tape.tanh_c.shape[1]  # (4H, N)
-        found += int(np.count_nonzero(np.abs(gates[: 3 * H] - 0.5) > 0.49))
-        found += int(np.count_nonzero(np.abs(gates[3 * H :]) > 0.98))
+        gates = tape.last_gates  # (4, N, H)
+        found += int(np.count_nonzero(np.abs(gates[:3] - 0.5) > 0.49))
+        found += int(np.count_nonzero(np.abs(gates[3]) > 0.98))
         size += gates.size
     return found / size
 
@@ -195,29 +200,29 @@ def part(params: Arrays, name: str) -> Arrays:
     return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}
 
 
-def _columns(y: Array) -> Array:
-    """(H, T, N) as the matrix (H, T*N)."""
-    return y.reshape(len(y), -1)
+def _rows(y: Array) -> Array:
+    """(T, N, H) as the matrix (T*N, H)."""
+    return y.reshape(-1, y.shape[-1])
 
 
 def _encode(params: Arrays, config: ModelConfig, ids: Ids, work: Workspace) -> Array:
-    """Characters (T, N) as input columns (D, T, N): embedded, or one-hot."""
+    """Characters (T, N) as input rows (T, N, D): embedded, or one-hot."""
     x = work.inputs
     if config.embedding:
-        np.take(params["embed.E"], ids, axis=1, out=x, mode="clip")
+        np.take(params["embed.E"], ids, axis=0, out=x, mode="clip")
     else:
         x.fill(0)
-        _columns(x)[ids.reshape(-1), np.arange(ids.size)] = 1
+        _rows(x)[np.arange(ids.size), ids.reshape(-1)] = 1
     return x
 
 
 def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None) -> Array:
-    """Inverted dropout of layer k's output (H, T, N), one mask for all steps of the window (Gal & Ghahramani 2016)."""
+    """Inverted dropout of layer k's output (T, N, H), one mask for all steps of the window (Gal & Ghahramani 2016)."""
     if rng is None or config.dropout == 0:
         work.masks[k] = None
         return y
     keep = 1 - config.dropout
-    mask = (rng.random((len(y), 1, work.N), dtype=np.float32) < keep).astype(y.dtype)
+    mask = (rng.random(y.shape[1:], dtype=np.float32) < keep).astype(y.dtype)
     mask /= keep
     work.masks[k] = mask
     dropped: Array = y * mask
@@ -225,57 +230,46 @@ def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random
 
 
 def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
-    """Add up the columns of d (E, M) that belong to the same of V ids (M,): (E, V)."""
+    """Add up the rows of d (M, E) that belong to the same of V ids (M,): (V, E)."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    total = np.zeros((len(d), V), d.dtype)
-    total[:, ordered[starts]] = np.add.reduceat(d[:, order], starts, axis=1)
+    total = np.zeros((V, d.shape[1]), d.dtype)
+    total[ordered[starts]] = np.add.reduceat(d[order], starts, axis=0)
     return total
 
 
 class Stepper:
     """The model one character at a time for N streams, as sampling takes it, with a state and buffers of its own.
 
-    The weights are arranged for it once: a one-hot character's input product is a row lookup, and the h of all layers stand in one
-    column, so that W and U of a layer above the first are one product on a slice of it. The sigmoids' halving (see
-    `lstm.halve_sigmoid_rows`) is folded in. The state begins at zero.
+    The weights are arranged for it once: a one-hot character's product with W is a row lookup, bias included, and the h of all layers
+    stand in one row, so that W and U of a layer above the first are one product with a slice of it. The state begins at zero.
     """
 
     def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
         H, L, dtype = config.hidden, config.layers, params["out.W"].dtype
-        layers = [
-            {key: lstm.halve_sigmoid_rows(value, H) for key, value in part(params, name).items()}
-            for name in layer_names(config)
-        ]
-        if config.embedding:
-            self.rows = np.ascontiguousarray(params["embed.E"].T)  # (V, E)
-            self.embedded: Array | None = layers[0]["W"]  # (4H, E)
-        else:
-            self.rows, self.embedded = np.ascontiguousarray(layers[0]["W"].T), None  # (V, 4H)
-        self.h = np.zeros((L * H, N), dtype)
-        self.c = np.zeros((L * H, N), dtype)
-        self.cells: list[tuple[Array, Array, lstm.Cell]] = []
-        for k, layer in enumerate(layers):
-            weights = layer["U"] if k == 0 else np.hstack([layer["W"], layer["U"]])  # (4H, H), above (4H, 2H)
-            own = slice(k * H, (k + 1) * H)
-            inputs = self.h[max(0, k - 1) * H : (k + 1) * H]  # h of the layer below, and its own
-            self.cells.append((weights, inputs, lstm.Cell(np.empty((4 * H, N), dtype), self.h[own], self.c[own])))
-        self.biases = [layer["b"][:, None] for layer in layers]
+        self.h = np.zeros((N, L * H), dtype)
+        c = np.zeros((N, L * H), dtype)
+        self.cells: list[lstm.Cell] = []
+        self.biases: list[Array] = []
+        for k, name in enumerate(layer_names(config)):
+            W, U, b = (lstm.by_gate(value) for value in part(params, name).values())
+            weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above (4, H, 2H)
+            own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
+            inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
+            self.cells.append(lstm.Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], c[:, own]))
+            self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
+            if k == 0:
+                x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
+                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
         self.top, self.top_bias = params["out.W"], params["out.b"][:, None]
         self.logits = np.empty((config.vocabulary, N), dtype)
 
     def step(self, ids: Ids) -> Array:
         """Feed a character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
-        x: Array = self.rows[ids].T  # (4H, N), or embedded (E, N)
-        if self.embedded is not None:
-            x = self.embedded @ x
-        for k, (weights, inputs, cell) in enumerate(self.cells):
-            np.matmul(weights, inputs, out=cell.z)
-            if k == 0:
-                np.add(cell.z, x, out=cell.z)
-            np.add(cell.z, self.biases[k], out=cell.z)
-            cell.step()
-        np.matmul(self.top, cell.h, out=self.logits)
+        self.cells[0].step(self.rows[ids].swapaxes(0, 1))
+        for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
+            cell.step(bias)
+        np.matmul(self.top, self.cells[-1].h.T, out=self.logits)
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits

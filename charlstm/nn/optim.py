@@ -7,7 +7,7 @@ are arrays under the parameters' names that the caller keeps, saves and passes b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from charlstm.nn.types import Array, Arrays
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.99, 1e-8
 """Decay of the mean and of the mean square, and the term that keeps the quotient finite. 0.99 rather than 0.999: runs are short."""
+
+STRETCH = 1 << 15
+"""An update goes over so many parameters at a time: its dozen sweeps then find them in the cache."""
 
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.95, 1e-8
 
@@ -55,8 +58,7 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> flo
     rate = lr / (1 - ADAM_BETA1**t)
     spread = 1 / math.sqrt(1 - ADAM_BETA2**t)
     squares = 0.0
-    for name, p in params.items():
-        g, m, v = grads[name], slots[f"m/{name}"], slots[f"v/{name}"]
+    for p, g, m, v in _stretches(params, grads, _slot(slots, "m"), _slot(slots, "v")):
         scratch: Array = (1 - ADAM_BETA1) * g
         m *= ADAM_BETA1
         m += scratch
@@ -92,6 +94,19 @@ def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int) -> floa
     for name, p in params.items():
         p -= lr * grads[name]
     return lr * norm(grads)
+
+
+def _slot(slots: Arrays, slot: str) -> Arrays:
+    """The arrays of one slot under the parameters' names."""
+    return {name.removeprefix(f"{slot}/"): a for name, a in slots.items() if name.startswith(f"{slot}/")}
+
+
+def _stretches(params: Arrays, *others: Arrays) -> Iterator[tuple[Array, ...]]:
+    """Views of every parameter and of what the other dicts have under its name, a stretch at a time that the cache holds."""
+    for name, p in params.items():
+        flat = [a.reshape(-1) for a in (p, *(other[name] for other in others))]
+        for start in range(0, p.size, STRETCH):
+            yield tuple(a[start : start + STRETCH] for a in flat)
 
 
 def _square(a: Array) -> float:

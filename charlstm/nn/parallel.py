@@ -1,33 +1,26 @@
-"""A window's streams in parts, each computed by a thread of its own with single-threaded matrix products.
+"""A window's streams in parts, so that all cores have work; and threads to do them.
 
-NumPy lets go of the interpreter lock in its products and sweeps, so the parts run side by side on all cores, elementwise work included,
-and meet once a window. Threads inside the products meet at each of them, which costs more, and comes to a halt where another process
-wants the same cores. How the streams are parted decides the rounding, so it is a setting of a run; how many threads there are does not.
+How the streams are parted decides the rounding, so it is a setting of a run; how many threads or processes there are does not.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from charlstm.nn import model
-from charlstm.nn.config import ModelConfig
-from charlstm.nn.loss import nats
-from charlstm.nn.types import Arrays, Ids
-
 MIN_STREAMS = 8
-"""A part is not worth a thread with fewer streams than this."""
+"""A part is not worth a core with fewer streams than this."""
 
 T = TypeVar("T")
 
 
 def parts_for(N: int, threads: int) -> int:
-    """How many parts suit N streams on so many threads."""
+    """How many parts suit N streams on so many cores."""
     return max(1, min(threads, N // MIN_STREAMS))
 
 
@@ -64,59 +57,3 @@ def _without_warnings(job: Callable[[int], T], k: int) -> T:
     """NumPy's error state belongs to a thread; overflow is looked for in the results, not warned of."""
     with np.errstate(all="ignore"):
         return job(k)
-
-
-def loss_and_gradients(
-    crew: Crew,
-    params: Arrays,
-    config: ModelConfig,
-    inputs: Ids,
-    targets: Ids,
-    state: model.State,
-    works: Sequence[model.Workspace],
-    rngs: Sequence[np.random.Generator | None],
-) -> tuple[float, Arrays, model.State]:
-    """As `model.loss_and_gradients`, with one workspace and one dropout generator for each part of the N streams."""
-    parts = split(inputs.shape[1], len(works))
-
-    def job(k: int) -> tuple[float, Arrays, model.State]:
-        part = parts[k]
-        before = model.State(state.h[:, :, part], state.c[:, :, part])
-        ids = inputs[:, part], targets[:, part]
-        return model.loss_and_gradients(params, config, *ids, before, works[k], rngs[k], _share(part, inputs))
-
-    done = crew.map(job, len(works))
-    loss, grads, _ = done[0]
-    for more_loss, more_grads, _ in done[1:]:
-        loss += more_loss
-        for name, g in grads.items():
-            g += more_grads[name]
-    h = np.concatenate([after.h for _, _, after in done], axis=2)
-    c = np.concatenate([after.c for _, _, after in done], axis=2)
-    return loss, grads, model.State(h, c)
-
-
-def loss(
-    crew: Crew,
-    params: Arrays,
-    config: ModelConfig,
-    inputs: Ids,
-    targets: Ids,
-    state: model.State,
-    works: Sequence[model.Workspace],
-) -> float:
-    """The loss alone, without dropout."""
-    parts = split(inputs.shape[1], len(works))
-
-    def job(k: int) -> float:
-        part = parts[k]
-        before = model.State(state.h[:, :, part], state.c[:, :, part])
-        logits, _ = model.forward(params, config, inputs[:, part], before, works[k])
-        return _share(part, inputs) * float(nats(logits, targets[:, part].reshape(-1)).mean())
-
-    return sum(crew.map(job, len(works)))
-
-
-def _share(part: slice, inputs: Ids) -> float:
-    """What a part counts for among all streams."""
-    return float((part.stop - part.start) / inputs.shape[1])

@@ -1,0 +1,120 @@
+"""Parts of a window side by side: who computes them changes nothing, a lost worker is not missed, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlstm import workers
+from charlstm.nn import model
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.parallel import Crew
+from charlstm.workers import Team
+
+V, H, L, T, N = 11, 8, 2, 5, 33
+CONFIG = ModelConfig(V, H, L, dropout=0.25)
+forked = pytest.mark.skipif(not workers.FORKS, reason="no processes are forked on this system")
+
+
+def window() -> tuple[dict[str, np.ndarray], np.ndarray, model.State]:
+    rng = np.random.default_rng(1)
+    params = model.init(CONFIG, rng)
+    state = model.State(*(rng.standard_normal((L, N, H)).astype(np.float32) for _ in "hc"))
+    return params, rng.integers(0, V, (T + 1, N)), state
+
+
+def compute(threads: int, parts: int, between: Callable[[Team], None] = lambda team: None) -> list[np.ndarray]:
+    """Two windows in turn, with something done between them; everything that comes out of the second."""
+    params, ids, state = window()
+    with Crew(threads) as crew, Team(crew, params, CONFIG, T, N, parts) as team:
+        for k in range(2):
+            loss, grads, after = team.loss_and_gradients(ids[:-1], ids[1:], state, [k + 7] * parts)
+            if k == 0:
+                between(team)
+                for name, p in params.items():
+                    p -= grads[name]
+                state = after
+        return [np.array(loss), after.h, after.c, *(g.copy() for g in grads.values())]
+
+
+def test_threads_processes_and_neither_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, side_by_side = compute(1, 3), compute(3, 3)
+    monkeypatch.setattr(workers, "FORKS", False)
+    for one, other, third in zip(alone, side_by_side, compute(3, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, third)
+
+
+def test_parts_together_equal_the_whole() -> None:
+    params, ids, state = window()
+    config = ModelConfig(V, H, L)
+    work = model.Workspace.empty(config, T, N)
+    expected_loss, expected, after = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)
+    with Crew(2) as crew, Team(crew, params, config, T, N, 2) as team:
+        loss, grads, our_after = team.loss_and_gradients(ids[:-1], ids[1:], state)
+        assert loss == pytest.approx(expected_loss, rel=1e-6)
+        assert team.loss(params, ids[:-1], ids[1:], state) == pytest.approx(expected_loss, rel=1e-6)
+        np.testing.assert_allclose(our_after.c, after.c, rtol=1e-4, atol=1e-6)
+        for name, g in expected.items():
+            np.testing.assert_allclose(grads[name], g, rtol=1e-3, atol=1e-6)
+
+
+@forked
+def test_a_lost_worker_is_not_missed() -> None:
+    def kill(team: Team) -> None:
+        for worker in team.workers.values():
+            os.kill(worker.pid, signal.SIGKILL)
+
+    for one, other in zip(compute(3, 3), compute(3, 3, kill), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_workers_leave_signals_to_stop_to_the_process_they_work_for() -> None:
+    def stop(team: Team) -> None:
+        for worker in team.workers.values():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(worker.pid, number)
+
+    def all_alive(team: Team) -> None:
+        stop(team)
+        time.sleep(0.1)
+        assert all(os.waitpid(worker.pid, os.WNOHANG) == (0, 0) for worker in team.workers.values())
+
+    compute(3, 3, all_alive)
+
+
+@forked
+def test_no_worker_outlives_a_process_that_was_killed() -> None:
+    """Three parts, so that the second worker could hold the first one's line open."""
+    script = """
+import numpy as np, os, signal
+from tests.test_workers import CONFIG, T, N, Crew, Team, window
+team = Team(Crew(3), window()[0], CONFIG, T, N, 3)
+print(*(worker.pid for worker in team.workers.values()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    end = time.monotonic() + 10
+    while any(map(_runs, pids)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not any(map(_runs, pids))
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
