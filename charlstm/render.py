@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import checkpoint, evaluation, runs, sampling
+from charlstm import blas, checkpoint, evaluation, runs, sampling
 from charlstm.checkpoint import Checkpoint
 from charlstm.display.jsonl import dump
 from charlstm.display.words import bits, visible
@@ -52,7 +52,7 @@ class _Texts:
     def __init__(self, writer: sampling.Writer, settings: SampleConfig, seeds: list[int]) -> None:
         prompt = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
         self.waiting = [[prompt] for _ in seeds]
-        self.steps = sampling.generate(writer, settings, [np.random.default_rng(seed) for seed in seeds])
+        self.steps = sampling.generate(writer, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores())
 
     def pieces(self, number: int) -> Iterator[str]:
         """One text, piece by piece, as soon as each is made; what is made of the others meanwhile is kept."""

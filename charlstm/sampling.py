@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from charlstm.errors import PromptError
-from charlstm.nn import choose, model
+from charlstm.nn import choose, model, parallel
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
 from charlstm.vocabulary import Vocabulary, describe
+from charlstm.workers import side_by_side
 
+SMALLEST = np.float32(1e-30)
+"""Stands for a uniform number that came out as 0, which has no logarithm."""
 BLOCK_NUMBERS = 1 << 14
 """Random numbers are drawn in blocks of about so many."""
 
@@ -42,15 +45,27 @@ def readable_prompt(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     return "".join(c for c in prompt if c in vocabulary)
 
 
-def generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator]) -> Iterator[list[str]]:
-    """Write texts side by side, one with each random generator.
+def generate(
+    writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator], threads: int = 1
+) -> Iterator[list[str]]:
+    """Write texts side by side, one with each random generator, on so many cores.
 
     Without a prompt a text begins as after a line end; where the model knows no line end, with a character drawn at random.
 
     Yields:
         for every character made, one string a text: what can be shown of it (nothing once it has ended, and nothing while
         it may be the beginning of the stop text).
+
+    Raises:
+        PromptError: see `readable_prompt`.
     """
+    readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
+    parts = parallel.split(len(rngs), parallel.parts_for(len(rngs), threads))
+    sizes = [part.stop - part.start for part in parts]
+    return side_by_side(lambda k: _generate(writer, settings, rngs[parts[k]]), sizes, "")
+
+
+def _generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator]) -> Iterator[list[str]]:
     n = len(rngs)
     vocabulary, characters = writer.vocabulary, writer.vocabulary.characters
     model_step = model.Stepper(writer.params, writer.config, n).step
@@ -75,10 +90,14 @@ def generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Ge
 
 
 def _gumbel(rngs: Sequence[np.random.Generator], V: int) -> Iterator[Array]:
-    """Standard Gumbel noise (V, n) without end, drawn in blocks; each text has the noise that it would have alone."""
+    """Standard Gumbel noise (V, n) without end, drawn in blocks; each text has the noise that it would have alone.
+
+    float32 cuts it off at 16.6, a height that one number in 16 million would pass.
+    """
     block = max(1, BLOCK_NUMBERS // V)
     while True:
-        yield from np.stack([rng.gumbel(size=(block, V)) for rng in rngs], axis=2)
+        u = np.stack([rng.random((block, V), np.float32) for rng in rngs], axis=2)
+        yield from -np.log(-np.log(np.maximum(u, SMALLEST)))
 
 
 class _Ending:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from charlstm import evaluation
 from charlstm.batches import Cursor, fit
 from charlstm.corpus import Corpus, TextInfo
 from charlstm.guard import GuardRecord
@@ -118,10 +119,12 @@ class TrainState:
     def memory_bytes(self) -> int:
         """What training needs beside the interpreter and the text, in float32: weights, slots, gradients, buffers.
 
-        Weights are kept twice (the last good ones), gradients once a part, and as much again comes and goes in the step.
+        Weights are kept twice (the last good ones). Each part has its gradients twice and its weights as the loops like them, about
+        twice. An evaluation has buffers of its own.
         """
-        weights = self.parameters * (2 + len(optim.SLOTS[self.config.optimizer]) + 2 * self.config.parts)
-        return 4 * (weights + model.Workspace.numbers(self.shape, self.config.seq, self.config.batch))
+        weights = self.parameters * (2 + len(optim.SLOTS[self.config.optimizer]) + 4 * self.config.parts)
+        window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
+        return 4 * (weights + window + model.Workspace.numbers(self.shape, evaluation.SEQ, evaluation.STREAMS))
 
     @property
     def chars_trained(self) -> int:

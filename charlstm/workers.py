@@ -15,16 +15,27 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import nats
 from charlstm.nn.parallel import Crew, split
 from charlstm.nn.types import Array, Arrays, Ids
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+BLOCK = 64
+"""`side_by_side` hands over what a worker made after so many steps."""
+
+T = TypeVar("T")
 
 FORKS = sys.platform == "linux"
 """Elsewhere a process can't be copied, or not safely (macOS); there the parts are done by threads, with the same results."""
@@ -144,11 +155,7 @@ class _Worker:
 
     def __init__(self, desk: Desk, earlier: Iterable[socket.socket]) -> None:
         self.line, theirs = socket.socketpair()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the copy has no use for what other threads might hold
-            self.pid = os.fork()
-        if self.pid == 0:
-            _work(desk, theirs, [self.line, *earlier])
+        self.pid = _fork(lambda: _serve(desk, theirs, [self.line, *earlier]))
         theirs.close()
 
     def begin(self) -> None:
@@ -166,26 +173,90 @@ class _Worker:
     def end(self) -> None:
         """Let the worker go."""
         self.line.close()
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        _end(self.pid)
 
 
-def _work(desk: Desk, line: socket.socket, others: Iterable[socket.socket]) -> None:
-    """What a worker does; never returns. Signals to stop are for the process that it works for."""
-    status = 1
+def _serve(desk: Desk, line: socket.socket, others: Iterable[socket.socket]) -> None:
+    for other in others:
+        other.close()
+    while line.recv(1):
+        desk.compute()
+        line.send(b"\0")
+
+
+def side_by_side(job: Callable[[int], Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
+    """Join what job(0), job(1), … yield, `sizes` items each at a time, step by step; what has ended goes on with `nothing`.
+
+    The first job is done here, each of the others by a process of its own, in blocks; without such processes all are done here.
+    """
+    if not FORKS or len(sizes) == 1:
+        yield from _join([job(k) for k in range(len(sizes))], sizes, nothing)
+        return
+    from multiprocessing import Pipe  # takes a while to import, and few need it
+
+    pids: list[int] = []
+    lines: list[Connection] = []
+    try:
+        for k in range(1, len(sizes)):
+            ours, theirs = Pipe(duplex=False)
+            pids.append(_fork(partial(_send, job(k), theirs, [ours, *lines])))
+            lines.append(ours)
+            theirs.close()
+        yield from _join([job(0), *(_received(line) for line in lines)], sizes, nothing)
+    finally:
+        for pid in pids:
+            _end(pid)
+
+
+def _join(made: list[Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
+    for step in itertools.zip_longest(*made):
+        yield [
+            item
+            for items, size in zip(step, sizes, strict=True)
+            for item in (items if items is not None else [nothing] * size)
+        ]
+
+
+def _send(made: Iterator[list[T]], line: Connection, others: Iterable[Connection]) -> None:
+    for other in others:
+        other.close()
+    while block := list(itertools.islice(made, BLOCK)):
+        line.send(block)
+    line.send([])
+
+
+def _received(line: Connection) -> Iterator[list[T]]:
+    """What a worker sent; it must not be lost half-way, because what it would have written can't be made up."""
+    while True:
+        try:
+            block = line.recv()
+        except (OSError, EOFError) as error:
+            raise CharlstmError("a worker process was lost: free some memory, or take a smaller -n") from error
+        if not block:
+            return
+        yield from block
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """Let a copy of this process do some work and end; signals to stop are for the process that it works for. Returns its number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the copy has no use for what other threads might hold
+        pid = os.fork()
+    if pid:
+        return pid
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        for other in others:
-            other.close()
         with np.errstate(all="ignore"):
-            while line.recv(1):
-                desk.compute()
-                line.send(b"\0")
-        status = 0
+            work()
     finally:
-        os._exit(status)
+        os._exit(0)
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -485,3 +485,33 @@ def test_the_script_writes_between_its_marks_and_nowhere_else(folder: Path) -> N
     for measured in ("one", "two"):
         nan.write(page, measured)
     assert page.read_text(encoding="utf-8") == f"before\n{nan.BEGIN}\n\ntwo\n\n{nan.END}\nafter\n"
+
+
+# -- the same run twice
+
+
+def test_two_hundred_steps_lose_what_the_plain_form_loses() -> None:
+    """The fast form in float32, the plain one in float64, the same windows and plain descent with clipping: only rounding differs."""
+    H, T, steps = 24, 20, 200
+    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[: T * 50 + 1]
+    alphabet = sorted(set(text))
+    ids = np.array([alphabet.index(c) for c in text])
+    V = len(alphabet)
+    plain = mistakes.init(np.random.default_rng(5), V, H)
+    names = {"layer1.W": "W", "layer1.U": "U", "layer1.b": "b", "out.W": "Wy", "out.b": "by"}
+    fast = {ours: plain[theirs].astype(np.float32) for ours, theirs in names.items()}
+    config = model.ModelConfig(V, H, 1)
+    work, state, carried = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
+    losses = []
+    for step in range(steps):
+        start = step * T % (len(ids) - 1)
+        window = ids[start : start + T + 1]
+        loss, grads, state = model.loss_and_gradients(fast, config, window[:-1, None], window[1:, None], state, work)
+        plain_loss, plain_grads, carried = mistakes.loss_and_gradients(plain, window[:-1], window[1:], carried)
+        losses.append((loss, plain_loss))
+        for params, g in ((fast, grads), (plain, plain_grads)):
+            optim.clip_global_norm(g, 1.0)
+            optim.sgd(params, g, {}, 0.5, step + 1)
+    ours, theirs = np.array(losses).T
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+    assert theirs[-50:].mean() < theirs[:50].mean() - 0.3  # it was a run in which something happened

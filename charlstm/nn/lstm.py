@@ -42,6 +42,8 @@ FORGET_BIAS = 1.0
 SMALL_PRODUCT = 1_000_000
 """OpenBLAS multiplies matrices as they lie, without packing them first, where rows * inner * columns is at most this (its AVX-512
 kernels for small matrices). A recurrent product that is cut into such pieces takes a half to two thirds of the time."""
+PIECE_WIDTH = 64
+"""Such a piece is fastest at this many columns or fewer: its weights stay in the first cache from row to row."""
 
 STRETCH_NUMBERS = 1 << 17
 """Slopes are computed for so many gate activations at a time: they are still in the cache when the loop needs them."""
@@ -270,7 +272,8 @@ def product_pieces(weights: Array, N: int) -> Array:
 
 def pieces(N: int, K: int, H: int) -> int:
     """In how many pieces of equal width a product (N, K) @ (K, H) is made: see `product_pieces`."""
-    return next((q for q in range(1, H // 16 + 1) if H % q == 0 and N * K * (H // q) <= SMALL_PRODUCT), 1)
+    widest = min(PIECE_WIDTH, SMALL_PRODUCT // (N * K)) if N > 1 else H
+    return next((q for q in range(1, H // 16 + 1) if H % q == 0 and H // q <= widest), 1)
 
 
 def in_pieces(a: Array, q: int) -> Array:

@@ -249,7 +249,6 @@ class Stepper:
     def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
         H, L, dtype = config.hidden, config.layers, params["out.W"].dtype
         self.h = np.zeros((N, L * H), dtype)
-        c = np.zeros((N, L * H), dtype)
         self.cells: list[lstm.Cell] = []
         self.biases: list[Array] = []
         for k, name in enumerate(layer_names(config)):
@@ -257,7 +256,7 @@ class Stepper:
             weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above (4, H, 2H)
             own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
             inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
-            self.cells.append(lstm.Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], c[:, own]))
+            self.cells.append(lstm.Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
             self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:
                 x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)

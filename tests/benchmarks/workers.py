@@ -169,7 +169,7 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
 
     def text(length: int) -> Iterator[list[str]]:
         return sampling.generate(
-            writer, SampleConfig(length=length), [np.random.default_rng(seed) for seed in range(n)]
+            writer, SampleConfig(length=length), [np.random.default_rng(seed) for seed in range(n)], blas.cores()
         )
 
     if length:
