@@ -73,6 +73,7 @@ def _option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
 
 
 LENGTH, MODEL, LEARNING, RUNNING = "How long", "The model", "Learning", "Running"
+OPEN = " Chosen to suit text and budget if not given."
 CHOICE, ENDING = "Choosing characters", "Beginning and end"
 
 CorpusNames = Annotated[
@@ -129,17 +130,22 @@ def train(
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    hidden: Annotated[int, _option("--hidden", "Cells in a layer.", MODEL)] = DEFAULTS.hidden,
-    layers: Annotated[int, _option("--layers", "LSTM layers.", MODEL)] = DEFAULTS.layers,
+    hidden: Annotated[int | None, _option("--hidden", "Cells in a layer." + OPEN, MODEL, show_default=False)] = None,
+    layers: Annotated[int | None, _option("--layers", "LSTM layers." + OPEN, MODEL, show_default=False)] = None,
     dropout: Annotated[
-        float, _option("--dropout", "Share of a layer's outputs dropped in training.", MODEL)
-    ] = DEFAULTS.dropout,
+        float | None,
+        _option("--dropout", "Share of a layer's outputs dropped in training." + OPEN, MODEL, show_default=False),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        _option("--init-from", "Begin with the weights of this run instead of random ones.", MODEL, show_default=False),
+    ] = None,
     batch: Annotated[int, _option("--batch", "Streams of text read side by side.", LEARNING)] = DEFAULTS.batch,
     seq: Annotated[int, _option("--seq", "Characters in a window of backpropagation.", LEARNING)] = DEFAULTS.seq,
     optimizer: Annotated[Optimizer, _option("--optimizer", "How weights are changed.", LEARNING)] = DEFAULTS.optimizer,
     lr: Annotated[
         float | None,
-        _option("--lr", "Highest learning rate; the optimizer's own if none is given.", LEARNING, show_default=False),
+        _option("--lr", "Highest learning rate." + OPEN, LEARNING, show_default=False),
     ] = None,
     clip: Annotated[float, _option("--clip", "Largest norm of a gradient; 0: no limit.", LEARNING)] = DEFAULTS.clip,
     val_fraction: Annotated[
@@ -161,18 +167,21 @@ def train(
 
     charlstm train trumptweets.txt --minutes 20
     """
-    config = TrainConfig(
-        hidden=hidden, layers=layers, batch=batch, seq=seq, optimizer=optimizer, lr=lr, clip=clip, dropout=dropout,
-        val_fraction=val_fraction, eval_every=eval_every, seed=seed,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "hidden": hidden, "layers": layers, "batch": batch, "seq": seq, "optimizer": optimizer, "lr": lr, "clip": clip,
+        "dropout": dropout, "val_fraction": val_fraction, "eval_every": eval_every, "seed": seed,
+    }  # fmt: skip
+    wishes = {key: value for key, value in settings.items() if value is not None}
+    TrainConfig(**wishes)  # refuses what is out of range, before anything takes time
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
     from charlstm import session
 
     def begin(habits: Habits, stop: Stop) -> Session:
         return session.start(
-            corpora or [], config, budget, checkpoints, habits, stop, name=name, encoding=encoding, if_exists=if_exists
-        )
+            corpora or [], wishes, budget, checkpoints, habits, stop,
+            name=name, encoding=encoding, if_exists=if_exists, init_from=init_from,
+        )  # fmt: skip
 
     return _train(begin, display, save_every, preview_every, threads)
 
@@ -274,6 +283,34 @@ def info(run: Run = None, json: JSON = False, checkpoints: Checkpoints = Path("c
     from charlstm.render import write_info
 
     return write_info(run, checkpoints, as_json=json)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name or file.", show_default=False)],
+    corpora: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="Texts, as `train` takes them.", show_default=False)
+    ],
+    cold: Annotated[
+        int, _option("--cold", "Forget all after so many characters, as models with a window do; 0: never.")
+    ] = 0,
+    show: Annotated[
+        bool, _option("--show", "The text itself, each character coloured by its surprise.", show_default=False)
+    ] = False,
+    json: JSON = False,
+    unknown: Annotated[Unknown, _option("--unknown", "What to do with characters that the model never saw.")] = "error",
+    encoding: Annotated[str, _option("--encoding", "Of the text.")] = "utf-8",
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> int:
+    """Tell how well a run predicts a text, in nats and bits a character.
+
+    charlstm eval trumptweets newtweets.txt
+    """
+    require("--cold", cold, 0, None)
+    blas.prepare()
+    from charlstm.render import write_eval
+
+    return write_eval(run, checkpoints, corpora, encoding, cold, show=show, as_json=json, skip=unknown == "skip")
 
 
 def _budget(context: typer.Context, minutes: float | None, epochs: float | None, steps: int | None) -> Budget:

@@ -54,6 +54,17 @@ class Corpus:
             cut = len(self.ids)
         return self.ids[:cut], self.ids[cut:]
 
+    def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
+        """This text with the characters of another vocabulary beside its own; and, in words, how many of both there are."""
+        both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
+        ids, _ = both.translate(self.ids, self.vocabulary)
+        new = len(both) - len(other)
+        known = len(self.vocabulary) - new
+        note = f"it knows {known:,} of the text's {len(self.vocabulary):,} characters" + (
+            f", and rows were added for the {new:,} others" if new else ""
+        )
+        return Corpus(ids, both, self.info), note
+
 
 # -- find -------------------------------------------------------------------------------------------------------------
 

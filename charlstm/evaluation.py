@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,30 +28,57 @@ def evaluate(
     The text is read in parallel streams, each from a zero state of its own; nothing of a run is touched.
     """
     pairs = len(ids) - 1
-    N = max(1, min(STREAMS, pairs // STREAM_CHARS))
-    streams = parallel.split(N, min(parts, N))
+    starts, length = streams_of(pairs)
+    groups = parallel.split(len(starts), min(parts, len(starts)))
 
     def job(k: int) -> float:
-        return _surprise(params, config, ids, N, np.arange(streams[k].start, streams[k].stop))
+        found = surprises(params, config, ids, starts[groups[k]], length)
+        return sum(float(nats.sum(dtype=np.float64)) for _, nats in found)
 
-    return sum((crew or parallel.Crew(1)).map(job, len(streams))) / pairs
+    return sum((crew or parallel.Crew(1)).map(job, len(groups))) / pairs
 
 
-def _surprise(params: Arrays, config: ModelConfig, ids: NDArray[Any], N: int, streams: NDArray[Any]) -> float:
-    """Nats of all characters that some of N streams predict."""
-    pairs = len(ids) - 1
-    length = math.ceil(pairs / N)
-    T = min(SEQ, length)
-    state, work = model.State.zero(config, len(streams)), model.Workspace.empty(config, T, len(streams))
-    total = 0.0
-    for start in range(0, length, T):
-        places = start + np.arange(T)[:, None] + streams * length  # (T, N)
-        valid = (np.arange(start, start + T) < length)[:, None] & (places < pairs)
+def streams_of(pairs: int, cold: int = 0) -> tuple[NDArray[np.intp], int]:
+    """How a text of so many predictions is read: where its stretches start, and how long they are.
+
+    There are `STREAMS` long stretches, fewer for a short text; or stretches of exactly `cold` characters.
+    """
+    N = max(1, min(STREAMS, pairs // STREAM_CHARS))
+    length = cold or math.ceil(pairs / N)
+    return np.arange(0, pairs, length, dtype=np.intp), length
+
+
+def surprises(
+    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Predict the characters after each place of some stretches of a text, `STREAMS` stretches at a time, each from a zero state.
+
+    Args:
+        params: the model's.
+        config: the model's.
+        ids: the text (chars,).
+        starts: where the stretches begin (stretches,).
+        length: of a stretch; the text may end sooner.
+
+    Yields:
+        the places of the characters that were predicted, and the surprise of each in nats; both (n,).
+    """
+    for first in range(0, len(starts), STREAMS):
+        yield from _side_by_side(params, config, ids, starts[first : first + STREAMS], length)
+
+
+def _side_by_side(
+    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    pairs, N, T = len(ids) - 1, len(starts), min(SEQ, length)
+    state, work = model.State.zero(config, N), model.Workspace.empty(config, T, N)
+    for offset in range(0, length, T):
+        places = offset + np.arange(T)[:, None] + starts  # (T, N)
+        valid = ((np.arange(offset, offset + T) < length)[:, None] & (places < pairs)).reshape(-1)
         window = np.minimum(places, pairs - 1)
         logits, state = model.forward(params, config, ids[window].astype(np.intp), state, work)
-        surprise = losses.nats(logits, ids[window + 1].reshape(-1).astype(np.intp))
-        total += float(surprise[valid.reshape(-1)].sum(dtype=np.float64))
-    return total
+        nats = losses.nats(logits, ids[window + 1].reshape(-1).astype(np.intp))
+        yield places.reshape(-1)[valid] + 1, nats[valid]
 
 
 def letters_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:

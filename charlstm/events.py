@@ -81,6 +81,8 @@ class Evaluated(Event):
     loss_nats: float  # mean over the steps since the evaluation before
     val_nats: float
     best_val_nats: float
+    ngram_nats: float | None = None  # the best that counting does on the held-out text
+    ngram_order: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,10 @@ class Finished(Event):
     path: str
     loss_nats: float | None
     best_val_nats: float | None
-    reason: str  # "done", "SIGINT", "SIGTERM", "nothing to do"
-    hint: str = ""  # why it has not learned, where it has not
+    reason: str  # "done", "no gain", "SIGINT", "SIGTERM", "nothing to do"
+    hint: str = ""  # what would make it better, or why it has not learned
+    ngram_nats: float | None = None  # the best that counting does on the held-out text
+    ngram_order: int | None = None
 
 
 def place(event: Event) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 RECENT = 50
@@ -32,6 +32,8 @@ RECOVERY_LR = 0.1
 HEALING_STEPS = 50
 """… within so many steps."""
 MAX_RECOVERIES = 8
+OVERFIT_NATS, UNDERFIT_NATS = 0.02, 0.02
+"""What the held-out loss must have risen above its best, or fallen over the last four evaluations, to be worth a word."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,28 @@ def why_not_learned(steps: int, recoveries: int, update_ratio: float, saturated:
     if dropout >= 0.7:
         return f"dropout {dropout:g} leaves too little to learn from: take --dropout 0.3 or less"
     return f"{steps:,} steps were too few for this text, or it holds no pattern beyond its letters: train longer"
+
+
+def what_next(rows: Sequence[tuple[float, float | None]], dropout: float, name: str) -> str:
+    """Whether a run that learned learns by heart now, or was still getting better, and what to do; empty where neither is clear.
+
+    Args:
+        rows: training loss and held-out loss of each evaluation.
+        dropout: the run's.
+        name: the run's.
+    """
+    judged = [(loss, val) for loss, val in rows if val is not None]
+    if len(judged) < 4:
+        return ""
+    best = min(val for _, val in judged)
+    loss, val = judged[-1]
+    if val > best + OVERFIT_NATS:
+        more = min(0.6, dropout + 0.2)
+        change = f"--dropout {more:g}" if more > dropout else "a smaller --hidden"
+        return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; take {change}"
+    if val == best and judged[-4][1] - val > UNDERFIT_NATS and dropout == 0:
+        return f"it was still getting better: 'charlstm resume {name} --minutes …' goes on"
+    return ""
 
 
 @dataclass

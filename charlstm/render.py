@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from charlstm import blas, checkpoint, evaluation, runs, sampling
+from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling
 from charlstm.checkpoint import Checkpoint
 from charlstm.display.jsonl import dump
-from charlstm.display.words import bits, visible
+from charlstm.display.words import bits, loss, visible
 from charlstm.errors import UsageError
 from charlstm.settings import SampleConfig
+from charlstm.vocabulary import describe as describe_character
 
 
 def write_samples(
@@ -109,6 +113,78 @@ def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:
     if run is None and others:
         print(f"other runs: {', '.join(others)}")
     return 0
+
+
+SHADES = (("green", 0.5), ("default", 1.5), ("yellow", 3.0), ("red", 5.0), ("bold red", math.inf))
+"""Colours for surprise up to so many nats: from what was expected to what was not."""
+
+
+def write_eval(
+    run: str, folder: Path, corpora: Sequence[str], encoding: str, cold: int, *, show: bool, as_json: bool, skip: bool
+) -> int:
+    """Write how well a run predicts texts to stdout; returns the exit status."""
+    from tqdm import tqdm
+
+    writer = checkpoint.load(runs.find_run(run, folder, best=True)).writer
+    text = corpus.read(corpus.find(corpora), encoding)
+    ids, left_out = writer.vocabulary.translate(text.ids, text.vocabulary)
+    if left_out and not skip:
+        named = ", ".join(describe_character(c) for c in left_out[:8]) + (" and more" if len(left_out) > 8 else "")
+        raise UsageError(
+            f"the model never saw {named} of the text: --unknown skip leaves such characters out, "
+            f"and 'charlstm train TEXT --init-from {run}' teaches them"
+        )
+    if len(ids) < 2:
+        raise UsageError("there is nothing to predict: the text must have two characters at least that the model knows")
+    pairs = len(ids) - 1
+    surprise = np.zeros(len(ids) if show else 0, np.float32)
+    total = 0.0
+    with tqdm(total=pairs, unit="char", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
+        for places, nats in evaluation.surprises(
+            writer.params, writer.config, ids, *evaluation.streams_of(pairs, cold)
+        ):
+            total += float(nats.sum(dtype=np.float64))
+            if show:
+                surprise[places] = nats
+            bar.update(len(nats))
+    if show:
+        _write_shades(writer.vocabulary.characters, ids, surprise)
+    mean, chance = total / pairs, float(np.log(len(writer.vocabulary)))
+    facts = {
+        "chars": pairs,
+        "nats_per_char": mean,
+        "bits_per_char": bits(mean),
+        "chance_nats": chance,
+        "cold": cold,
+        "left_out": len(text.ids) - len(ids),
+    }
+    if as_json:
+        print(dump(facts), flush=True)
+    else:
+        lost = f", {facts['left_out']:,} that it never saw left out" if facts["left_out"] else ""
+        print(f"{loss(mean)} a character over {pairs:,} characters{lost}; by chance {loss(chance)}", flush=True)
+    return 0
+
+
+def _write_shades(characters: str, ids: NDArray[Any], surprise: NDArray[np.float32]) -> None:
+    """A text in colours, line by line, runs of one colour at a time; without colours where they are not wanted."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    edges = np.array([edge for _, edge in SHADES[:-1]], np.float32)
+    shades = np.searchsorted(edges, surprise)
+    newline = characters.find("\n")
+    ends = np.flatnonzero(ids == newline) if newline >= 0 else np.array([], np.intp)
+    start = 0
+    for end in [*(int(e) + 1 for e in ends), len(ids)]:
+        line = Text()
+        for shade, group in itertools.groupby(range(start, end), key=lambda k: int(shades[k])):
+            line.append(visible("".join(characters[ids[k]] for k in group)), SHADES[shade][0])
+        console.print(line, end="")
+        start = end
+    if len(ids) and ids[-1] != newline:
+        console.print()
 
 
 def describe(found: Checkpoint) -> dict[str, Any]:

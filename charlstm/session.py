@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import checkpoint, corpus, evaluation, events, guard, state, training
+from charlstm import checkpoint, corpus, evaluation, events, guard, ngram, state, training
+from charlstm.choice import choose
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, UsageError
+from charlstm.nn.config import ModelConfig
 from charlstm.planning import Planner, take_budget
 from charlstm.preview import Preview
 from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
-from charlstm.settings import Budget, Habits, TrainConfig
+from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
 from charlstm.state import TrainState
 
 BASE_BYTES = 60_000_000
 """What Python, NumPy and the program itself take."""
+TUNING_RATE = 0.25
+"""Weights that another run has learned begin with this share of the usual learning rate."""
 SAVING_SHARE = 0.01
 """Saving may take this share of the time."""
 
@@ -46,6 +50,7 @@ class Session:
     habits: Habits
     stop: Stop
     idle: bool = False  # there is nothing to train
+    mark: ngram.Mark | None = None
     began_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -73,10 +78,15 @@ class Session:
         yield from self._save()
         preview = Preview(self.state, self.habits)
         planner = Planner(self.state, self.windows, len(self.val_ids))
+        planned = self.state.plan.last
         next_save = time.monotonic() + self.habits.save_every_s
         try:
             for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads):
-                yield event
+                if isinstance(event, events.Evaluated):
+                    yield replace(event, **self._ngram())
+                else:
+                    yield event
+                planned = self.state.plan.last
                 if isinstance(event, events.Evaluated) and self.state.best_step == self.state.step:
                     checkpoint.save_model(self.best_path, self.state)
                     yield events.Saved(**events.place(event), path=str(self.best_path), best=True)
@@ -94,7 +104,8 @@ class Session:
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
         yield from self._save()
-        yield self._finished(self.stop.reason or "done")
+        early = planned is not None and self.state.step < planned
+        yield self._finished(self.stop.reason or ("no gain" if early else "done"))
 
     def _save(self) -> Iterator[events.Event]:
         checkpoint.save_run(self.path, self.state)
@@ -123,7 +134,11 @@ class Session:
             hidden=s.shape.hidden,
             layers=s.shape.layers,
             parameters=s.parameters,
-            memory_bytes=BASE_BYTES + self.train_ids.nbytes + self.val_ids.nbytes + s.memory_bytes,
+            memory_bytes=BASE_BYTES
+            + self.train_ids.nbytes
+            + self.val_ids.nbytes
+            + s.memory_bytes
+            + ngram.memory_bytes(len(self.train_ids) if len(self.val_ids) else 0),
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,
@@ -146,29 +161,37 @@ class Session:
             best_val_nats=s.best_val_nats,
             reason=reason,
             hint=self._hint(),
+            **self._ngram(),
         )
+
+    def _ngram(self) -> dict[str, Any]:
+        """What counting would give on the held-out text, counted when it is first asked for."""
+        if self.mark is None and len(self.val_ids):
+            self.mark = ngram.best(self.train_ids, self.val_ids, len(self.state.vocabulary))
+        return {"ngram_nats": self.mark.nats, "ngram_order": self.mark.order} if self.mark else {}
 
     def _letters_nats(self) -> float:
         judged = self.val_ids if len(self.val_ids) else self.train_ids
         return evaluation.letters_nats(self.train_ids, judged, len(self.state.vocabulary))
 
     def _hint(self) -> str:
-        """One sentence on why the run has not learned; empty if it has, or if nobody can tell yet."""
+        """One sentence on what would make the run better, or on why it has not learned; empty if nobody can tell yet."""
         s = self.state
         if not s.history:
             return ""
         last = s.history[-1]
         reached = last.loss_nats if s.best_val_nats is None else s.best_val_nats
         letters_nats = self._letters_nats()
-        if reached < letters_nats:
-            return ""
+        if min(reached, last.loss_nats) < letters_nats:
+            rows = [(point.loss_nats, point.val_nats) for point in s.history if point.step > s.plan.first]
+            return guard.what_next(rows, s.shape.dropout, self.name)
         why = guard.why_not_learned(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
         return f"it has not learned more than the letter frequencies ({reached:.2f} against {letters_nats:.2f} nats): {why}"
 
 
 def start(
     corpora: Sequence[str],
-    config: TrainConfig,
+    wishes: dict[str, Any],
     budget: Budget,
     folder: Path,
     habits: Habits,
@@ -177,11 +200,24 @@ def start(
     name: str | None = None,
     encoding: str = "utf-8",
     if_exists: str = "fail",
+    init_from: str | None = None,
 ) -> Session:
     """Begin a run on texts; where it exists already, refuse, go on with it, or overwrite it, as `if_exists` says.
 
+    Args:
+        corpora: words for `corpus.find`.
+        wishes: settings of `TrainConfig`; those that are not given are chosen to suit text, budget and machine.
+        budget: how long to train.
+        folder: of runs.
+        habits: what to do beside training.
+        stop: set from outside to end it.
+        name: of the run; that of the text if None.
+        encoding: of the texts.
+        if_exists: fail, resume or overwrite.
+        init_from: a run to take the weights from.
+
     Raises:
-        UsageError, CorpusError, SaveError: see there.
+        UsageError, CorpusError, CheckpointError, SaveError: see there.
     """
     sources = corpus.find(corpora)
     name = corpus.default_name(sources) if name is None else name
@@ -195,8 +231,20 @@ def start(
             )
         if if_exists == "resume":
             return resume(name, budget, folder, habits, stop, sources=sources)
+    origin = checkpoint.load(find_run(init_from, folder, best=True)).writer if init_from is not None else None
     text = corpus.read(sources, encoding)
-    run, notes = state.begin(text, config, habits.threads)
+    notes = []
+    if origin is not None:
+        wishes = _as_origin(wishes, origin.config, str(init_from))
+        text, note = text.joined(origin.vocabulary)
+        notes.append(f"weights from {init_from}: {note}")
+    config = TrainConfig(**wishes)
+    chars = len(text.split(config.val_fraction)[0])
+    choice = choose(chars, len(text.vocabulary), budget, wishes, habits.threads)
+    config = TrainConfig(**choice.settings)
+    notes += [choice.why] if choice.why else []
+    run, more_notes = state.begin(text, config, habits.threads, origin)
+    notes += more_notes
     _make_folder(folder)
     path.with_name(name + BEST_SUFFIX).unlink(missing_ok=True)
     train_ids, val_ids = text.split(config.val_fraction)
@@ -232,6 +280,15 @@ def resume(
         )
     train_ids, val_ids = text.split(loaded.config.val_fraction)
     return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop), budget)
+
+
+def _as_origin(wishes: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
+    """Wishes that suit weights that exist: their size is given, and the rate is a lower one than for random weights."""
+    for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
+        if wishes.get(option, value) != value:
+            raise UsageError(f"--{option} {wishes[option]} is not what {name!r} has: leave it out, or take {value}")
+    lr = LEARNING_RATES[wishes["optimizer"]] * TUNING_RATE
+    return {"lr": lr} | wishes | {"hidden": shape.hidden, "layers": shape.layers}
 
 
 def _make_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from charlstm.guard import GuardRecord
 from charlstm.nn import model, optim, parallel
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.types import Arrays
+from charlstm.sampling import Writer
 from charlstm.settings import EVALUATIONS, TrainConfig
 from charlstm.vocabulary import Vocabulary
 
@@ -132,8 +133,13 @@ class TrainState:
         return self.step * self.config.batch * self.config.seq
 
 
-def begin(corpus: Corpus, config: TrainConfig, threads: int = 1) -> tuple[TrainState, list[str]]:
-    """A new run on a text, before its first step, laid out for so many threads; and, in words, what had to be made to fit."""
+def begin(
+    corpus: Corpus, config: TrainConfig, threads: int = 1, origin: Writer | None = None
+) -> tuple[TrainState, list[str]]:
+    """A new run on a text, before its first step, laid out for so many threads; and, in words, what had to be made to fit.
+
+    With an origin the weights are its, where its vocabulary has the character; the text's must hold all of that.
+    """
     notes = []
     train_ids, val_ids = corpus.split(config.val_fraction)
     batch, seq = fit(len(train_ids), config.batch, config.seq)
@@ -147,12 +153,15 @@ def begin(corpus: Corpus, config: TrainConfig, threads: int = 1) -> tuple[TrainS
         vocabulary=len(corpus.vocabulary),
         hidden=config.hidden,
         layers=config.layers,
-        embedding=embedding_for(len(corpus.vocabulary)),
+        embedding=embedding_for(len(corpus.vocabulary)) if origin is None else origin.config.embedding,
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, parts=parallel.parts_for(batch, threads))
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
+    if origin is not None:
+        places = np.array([corpus.vocabulary.characters.index(c) for c in origin.vocabulary.characters])
+        model.graft(params, origin.params, places)
     state = TrainState(
         shape=shape,
         config=config,

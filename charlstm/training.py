@@ -24,8 +24,11 @@ from charlstm.nn.types import Arrays
 from charlstm.state import Point, TrainState
 from charlstm.workers import Team
 
-RESET = 0.03
-"""Probability that a stream starts fresh in a window, so that the carried state can't drift away from what a sample begins with."""
+RESET_CHARS = 2048
+"""A stream of text starts from a zero state after so many characters at the latest, as a sample does: a state that is carried on and on
+drifts away from what the model then knows to begin with."""
+NO_GAIN, NO_GAIN_EVALUATIONS, NO_GAIN_NATS = 0.25, 5, 0.01
+"""Training ends where the held-out loss had no new best for such a share of the plan and so many evaluations, and is worse by so much."""
 
 
 def train(
@@ -62,7 +65,7 @@ def _train(
     state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], team: Team, clock: Callable[[], float]
 ) -> Iterator[events.Event]:
     config = state.config
-    batches = Batches(train_ids, config.batch, config.seq, RESET)
+    batches = Batches(train_ids, config.batch, config.seq, max(1, RESET_CHARS // config.seq))
     started, first, step_s = clock(), state.step, 0.0
 
     def where() -> dict[str, Any]:
@@ -83,6 +86,8 @@ def _train(
                 yield events.Evaluated(
                     **where(), loss_nats=point.loss_nats, val_nats=val_nats, best_val_nats=state.best_val_nats
                 )
+            if nothing_to_gain(state):
+                state.plan.last = state.step
         if state.plan.last is not None and state.step >= state.plan.last:
             return
         before = clock()
@@ -115,6 +120,19 @@ def _train(
             chars_per_s=config.batch * config.seq / max(step_s, 1e-9),
             remaining_s=None if state.plan.last is None else (state.plan.last - state.step) * pace,
         )
+
+
+def nothing_to_gain(state: TrainState) -> bool:
+    """Whether the held-out loss has turned for good: it rises while the training loss falls, and the run only learns by heart."""
+    plan, here = state.plan, [point for point in state.history if point.step > state.plan.first]
+    if plan.last is None or state.best_step is None or state.best_val_nats is None or len(here) <= NO_GAIN_EVALUATIONS:
+        return False
+    since = [point.val_nats for point in here if point.step > state.best_step and point.val_nats is not None]
+    return (
+        len(since) >= NO_GAIN_EVALUATIONS
+        and here[-1].step - max(plan.first, state.best_step) >= NO_GAIN * (plan.last - plan.first)
+        and min(since[-NO_GAIN_EVALUATIONS:]) > state.best_val_nats + NO_GAIN_NATS
+    )
 
 
 def lr_now(state: TrainState) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlstm.nn.types import Ids
 
@@ -41,6 +43,15 @@ class Vocabulary:
     def encode(self, text: str) -> Ids:
         """Ids of a text; raises KeyError for a character that is not in the vocabulary."""
         return np.array([self._ids[c] for c in text], dtype=np.intp)
+
+    def translate(self, ids: NDArray[Any], other: Vocabulary) -> tuple[NDArray[Any], list[str]]:
+        """Ids of another vocabulary (chars,) as ids of this one; what this one does not have is left out, and named."""
+        table = np.array([self._ids.get(c, -1) for c in other.characters])
+        strange = table < 0
+        if strange.any():
+            ids = ids[~strange[ids]]
+        small = np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.uint32
+        return table.astype(small)[ids], [c for c, missing in zip(other.characters, strange, strict=True) if missing]
 
     def decode(self, ids: Ids) -> str:
         """The text of ids."""

@@ -10,7 +10,7 @@ import pytest
 from charlstm.batches import Batches, Cursor, fit
 
 
-def read_pass(chars: int, N: int, T: int, seed: int = 0, reset: float = 0.0):
+def read_pass(chars: int, N: int, T: int, seed: int = 0, reset: int = 0):
     batches, cursor, rng = Batches(np.arange(chars), N, T, reset), Cursor(), np.random.default_rng(seed)
     return batches, [batches.next(cursor, rng) for _ in range(batches.windows)], cursor, rng
 
@@ -45,10 +45,20 @@ def test_state_is_fresh_at_the_start_of_a_pass_and_at_no_other_window() -> None:
     assert not batches.next(cursor, rng).fresh.any()
 
 
-def test_resets_come_as_often_as_asked() -> None:
-    _, windows, _, _ = read_pass(100_000, 10, 5, reset=0.1)
-    share = np.mean([w.fresh.mean() for w in windows[1:]])
-    assert share == pytest.approx(0.1, abs=0.02)
+@pytest.mark.parametrize(("N", "reset"), [(10, 7), (3, 8), (1, 1), (64, 5)])
+def test_no_stream_goes_on_for_longer_than_the_resets_allow(N: int, reset: int) -> None:
+    """In several passes; and not all streams start fresh at once."""
+    batches, cursor, rng = Batches(np.arange(N * 5 * 41 + 9), N, 5, reset), Cursor(), np.random.default_rng(0)
+    age, oldest, places = np.zeros(N, int), 0, set()
+    for _ in range(4 * batches.windows):
+        first = cursor.window == 0
+        fresh = batches.next(cursor, rng).fresh
+        age = np.where(fresh, 1, age + 1)
+        oldest = max(oldest, int(age.max()))
+        if not first:
+            places.add(int(fresh.sum()))
+    assert oldest == reset
+    assert max(places) <= -(-N // reset)
 
 
 def test_passes_begin_at_different_offsets() -> None:
@@ -62,11 +72,11 @@ def test_passes_begin_at_different_offsets() -> None:
 
 
 def test_the_cursor_and_the_generator_are_all_there_is_to_remember() -> None:
-    batches, windows, _, _ = read_pass(1000, 4, 7, reset=0.2)
+    batches, windows, _, _ = read_pass(1000, 4, 7, reset=5)
     cursor, rng = Cursor(), np.random.default_rng(0)
     for _ in range(5):
         batches.next(cursor, rng)
-    again = Batches(np.arange(1000), 4, 7, 0.2)
+    again = Batches(np.arange(1000), 4, 7, 5)
     for expected in windows[5:]:
         window = again.next(cursor, rng)
         np.testing.assert_array_equal(window.inputs, expected.inputs)

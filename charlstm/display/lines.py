@@ -54,6 +54,7 @@ class LinesDisplay:
                 )
                 return [
                     f"step {event.step}: held-out loss {words.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
+                    f"{words.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
                 ]
             case events.Sampled():
                 return [f"sample: {words.one_line(event.text, 160)}"]
@@ -98,5 +99,9 @@ def finished(event: events.Finished) -> list[str]:
     """How it ended."""
     best = f", best held-out loss {words.loss(event.best_val_nats)}" if event.best_val_nats is not None else ""
     how = "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
-    lines = [f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}: {event.path}"]
+    if event.reason == "no gain":
+        how = "stopped early, because there was nothing more to gain,"
+    lines = [
+        f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}{words.against(event.best_val_nats, event.ngram_nats, event.ngram_order)}: {event.path}"
+    ]
     return [*lines, f"note: {event.hint}"] if event.hint else lines

@@ -134,18 +134,19 @@ class LiveDisplay:
 
     def _losses(self) -> Table:
         """Train and held-out loss, large, beside the marks that they are to be read against."""
-        s, table = self.started, Table.grid(expand=True, padding=(0, 1))
+        s, e, table = self.started, self.evaluated, Table.grid(expand=True, padding=(0, 1))
         cells: list[tuple[str, float | None, str]] = [
             ("training", self.smooth, "bold cyan"),
             ("held out", self.evaluated.val_nats if self.evaluated else (s.val_nats if s else None), "bold magenta"),
             ("best", self.evaluated.best_val_nats if self.evaluated else (s.best_val_nats if s else None), "bold"),
+            (f"{e.ngram_order}-gram" if e and e.ngram_order else "n-gram", e.ngram_nats if e else None, "dim"),
             ("letters", s.letters_nats if s else None, "dim"),
             ("chance", s.chance_nats if s else None, "dim"),
         ]
         for _ in cells:
             table.add_column(no_wrap=True)
         table.add_row(*(Text(name, style="dim") for name, _, _ in cells))
-        show_bits = self.console.width >= 90
+        show_bits = self.console.width >= 120
         row = []
         for _, nats, style in cells:
             value = "-" if nats is None else f"{nats:.3f}" + (f" ({words.bits(nats):.2f} bits)" if show_bits else "")

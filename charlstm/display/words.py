@@ -46,6 +46,14 @@ def loss(nats: float | None) -> str:
     return "-" if nats is None else f"{nats:.3f} nats ({bits(nats):.3f} bits)"
 
 
+def against(nats: float | None, ngram_nats: float | None, order: int | None) -> str:
+    """How a loss stands to that of the best n-gram model."""
+    if nats is None or ngram_nats is None:
+        return ""
+    side = "below" if nats < ngram_nats else "above"
+    return f", {abs(nats - ngram_nats):.3f} {side} the {order}-gram's {ngram_nats:.3f}"
+
+
 def count(number: float) -> str:
     """950, 81k, 1.3M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):

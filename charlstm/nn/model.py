@@ -111,6 +111,24 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     return params
 
 
+def graft(params: Arrays, origin: Arrays, places: Ids) -> None:
+    """Take over the weights of a model of the same size, whose character k is character places[k] here, **in place**.
+
+    Characters that it does not know keep what they have as inputs, and begin as unlikely as the least likely one that it knows.
+    """
+    for name, theirs in origin.items():
+        ours = params[name]
+        if name == "embed.E":
+            ours[places] = theirs
+        elif name in ("out.W", "out.b"):
+            ours[...] = 0 if name == "out.W" else theirs.min()
+            ours[places] = theirs
+        elif name == "layer1.W" and "embed.E" not in origin:
+            ours[:, places] = theirs
+        else:
+            ours[...] = theirs
+
+
 def forward(
     params: Arrays,
     config: ModelConfig,

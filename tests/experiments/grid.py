@@ -64,11 +64,12 @@ def settings(runs: int, seed: int) -> list[dict[str, Any]]:
 def run(setting: dict[str, Any], text: Path, folder: Path) -> Outcome:
     """One short run, through everything that a user's goes through."""
     scale = setting["scale"]
-    config = TrainConfig(hidden=16, eval_every=20, **{k: v for k, v in setting.items() if k != "scale"})
+    wishes = {"hidden": 16, "eval_every": 20} | {k: v for k, v in setting.items() if k != "scale"}
+    config = TrainConfig(**wishes)
     steps = min(MOST_STEPS, max(FEWEST_STEPS, CHARS_A_RUN // (config.batch * config.seq)))
     habits, budget = Habits(preview_every_s=0), Budget(steps=steps)
     made = session.start(
-        [str(text)], config, budget, folder, habits, session.Stop(), name="grid", if_exists="overwrite"
+        [str(text)], wishes, budget, folder, habits, session.Stop(), name="grid", if_exists="overwrite"
     )
     for weights in (made.state.params, made.state.good):
         for name in weights:

@@ -1,0 +1,122 @@
+"""Model and schedule from a budget: what suits so much text, so much time and so fast a machine.
+
+The numbers come from `tests/experiments/learn.py`; docs/quality.md has its tables.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from charlstm.nn.config import embedding_for
+from charlstm.nn.parallel import Crew, parts_for
+from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
+
+SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
+"""Layers and cells, from the smallest model to the largest."""
+CHARS_PER_PARAMETER = 5.0
+"""A model is worth its size if training reads so many characters for each of its parameters."""
+PARAMETERS_PER_CHAR = 3.0
+"""More parameters than this for each character of the text only learn it by heart."""
+DROPOUT = ((2.0, 0.0), (5.0, 0.1), (12.0, 0.2), (25.0, 0.35), (float("inf"), 0.5))
+"""Dropout for so many passes at most."""
+RATE_256 = 6e-3
+"""Adam's best rate for 256 cells; it falls with the square root of the width."""
+PROBE_S = 0.1
+"""How long the machine's speed is measured."""
+EFFICIENCY = 0.55
+"""What training reaches of that speed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that suit a text and a budget, under the names of `TrainConfig`, and why, in words."""
+
+    settings: dict[str, Any]
+    why: str
+
+
+def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: int) -> Choice:
+    """The settings that the user left open.
+
+    Args:
+        chars: of the text to train on.
+        V: its vocabulary.
+        budget: minutes are measured with the machine's speed; steps and epochs need no measuring, so they give the same choice everywhere.
+        wishes: settings that the user gave; they stand.
+        threads: cores to use.
+    """
+    defaults = TrainConfig()
+    batch, seq = wishes.get("batch", defaults.batch), wishes.get("seq", defaults.seq)
+    flops, readable = None, float("inf")
+    if budget.epochs is not None:
+        readable = budget.epochs * chars
+    elif budget.steps is not None:
+        readable = float(budget.steps * batch * seq)
+    else:
+        flops = speed(threads if parts_for(batch, threads) > 1 else 1)
+        readable = float("inf") if budget.minutes is not None else float(DEFAULT_PASSES * chars)
+    seconds = 60 * (budget.minutes or DEFAULT_MINUTES)
+
+    def affordable(layers: int, hidden: int) -> float:
+        """Characters that training can read in the budget."""
+        by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V)
+        return min(readable, by_time)
+
+    sizes = [
+        (layers, hidden)
+        for layers, hidden in SIZES
+        if wishes.get("layers", layers) == layers and wishes.get("hidden", hidden) == hidden
+    ] or [(wishes.get("layers", 1), wishes.get("hidden", defaults.hidden))]
+    layers, hidden = sizes[0]
+    for larger in sizes[1:]:
+        size = parameters(*larger, V)
+        if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
+            layers, hidden = larger
+    passes = affordable(layers, hidden) / max(1, chars)
+    settings: dict[str, Any] = {
+        "layers": layers,
+        "hidden": hidden,
+        "batch": batch,
+        "seq": seq,
+        "dropout": next(share for limit, share in DROPOUT if passes <= limit),
+    }
+    if wishes.get("optimizer", defaults.optimizer) == "adam":
+        settings["lr"] = float(f"{RATE_256 * (256 / max(hidden, 128)) ** 0.5:.2g}")
+    settings |= wishes
+    open_ones = [name for name in ("hidden", "layers", "dropout", "lr") if name not in wishes and name in settings]
+    chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)
+    for_what = "the text is read about " + (f"{passes:.0f} times" if passes >= 1.5 else f"{passes:.1f} times")
+    return Choice(settings, f"chosen for this budget, in which {for_what}: {chosen}" if open_ones else "")
+
+
+def parameters(layers: int, hidden: int, V: int) -> int:
+    """How many numbers a model learns."""
+    E = embedding_for(V)
+    first = 4 * hidden * ((E or V) + hidden + 1)
+    return V * E + first + (layers - 1) * 4 * hidden * (2 * hidden + 1) + V * (hidden + 1)
+
+
+def work(layers: int, hidden: int, V: int) -> float:
+    """Floating-point operations for each character that training reads: six for each weight that is multiplied with."""
+    E = embedding_for(V)
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + V * hidden) + 2.0 * 4 * hidden * (V - E)
+
+
+def speed(threads: int) -> float:
+    """Floating-point operations a second in products as training has them, on so many cores."""
+    rng = np.random.default_rng(0)
+    left, right = rng.random((128, 256), np.float32), rng.random((256, 256), np.float32)
+
+    def job(_: int) -> float:
+        out, count, began = np.empty((128, 256), np.float32), 0, time.perf_counter()
+        while time.perf_counter() - began < PROBE_S:
+            np.matmul(left, right, out=out)
+            count += 1
+        return count * 2 * 128 * 256 * 256 / (time.perf_counter() - began)
+
+    with Crew(threads) as crew:
+        return sum(crew.map(job, threads))

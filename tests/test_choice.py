@@ -1,0 +1,69 @@
+"""What is chosen when the user gives a budget and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from charlstm import choice
+from charlstm.choice import choose
+from charlstm.nn import model
+from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.settings import Budget, TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is always as fast."""
+    monkeypatch.setattr(choice, "speed", lambda threads: 1e11 * threads)
+
+
+def size(chars: int, budget: Budget, **wishes: Any) -> int:
+    found = choose(chars, 65, budget, wishes, 2).settings
+    TrainConfig(**found)
+    return choice.parameters(found["layers"], found["hidden"], 65)
+
+
+def test_more_time_gives_a_larger_model() -> None:
+    sizes = [size(10**6, Budget(minutes=m)) for m in (0.05, 0.5, 5, 50)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 3
+
+
+def test_a_small_text_gets_a_small_model_however_long_it_is_trained() -> None:
+    assert size(3000, Budget(minutes=600)) == choice.parameters(*choice.SIZES[0], 65)
+    assert size(200_000, Budget(minutes=600)) < 3 * 200_000 < size(10**6, Budget(minutes=600))
+
+
+def test_a_text_that_is_read_often_gets_dropout_and_one_that_is_not_gets_none() -> None:
+    shares = [choose(chars, 65, Budget(minutes=5), {}, 2).settings["dropout"] for chars in (10**8, 10**6, 10**5)]
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert shares[-1] >= 0.3
+
+
+def test_what_the_user_gave_stands_and_is_not_said_to_be_chosen() -> None:
+    found = choose(10**6, 65, Budget(minutes=5), {"hidden": 77, "lr": 0.5, "dropout": 0.0}, 2)
+    assert (found.settings["hidden"], found.settings["lr"], found.settings["dropout"]) == (77, 0.5, 0.0)
+    assert "--layers" in found.why
+    assert not any(word in found.why for word in ("--hidden", "--lr", "--dropout"))
+
+
+def test_steps_and_epochs_are_chosen_for_without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(choice, "speed")
+    for budget in (Budget(steps=500), Budget(epochs=3.0)):
+        assert choose(10**6, 65, budget, {}, 2).settings["hidden"] > 0
+
+
+@pytest.mark.parametrize("V", [65, 5387])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:
+    shapes = model.shapes(ModelConfig(V, 40, layers, embedding_for(V))).values()
+    total = sum(int(shape[0]) * (int(shape[1]) if len(shape) > 1 else 1) for shape in shapes)
+    assert choice.parameters(layers, 40, V) == total
+
+
+def test_a_larger_model_is_more_work() -> None:
+    ladder = [choice.work(layers, hidden, 65) for layers, hidden in choice.SIZES]
+    assert ladder == sorted(ladder)
