@@ -17,17 +17,17 @@ from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConf
 
 SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
 """Layers and cells, from the smallest model to the largest."""
-CHARS_PER_PARAMETER = 5.0
+CHARS_PER_PARAMETER = 20.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 3.0
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((2.0, 0.0), (5.0, 0.1), (12.0, 0.2), (25.0, 0.35), (float("inf"), 0.5))
+DROPOUT = ((6.0, 0.0), (12.0, 0.1), (18.0, 0.2), (25.0, 0.3), (40.0, 0.4), (float("inf"), 0.5))
 """Dropout for so many passes at most."""
 RATE_256 = 6e-3
 """Adam's best rate for 256 cells; it falls with the square root of the width."""
 PROBE_S = 0.1
 """How long the machine's speed is measured."""
-EFFICIENCY = 0.55
+EFFICIENCY = 0.45
 """What training reaches of that speed."""
 
 
@@ -97,13 +97,16 @@ def parameters(layers: int, hidden: int, V: int) -> int:
     """How many numbers a model learns."""
     E = embedding_for(V)
     first = 4 * hidden * ((E or V) + hidden + 1)
-    return V * E + first + (layers - 1) * 4 * hidden * (2 * hidden + 1) + V * (hidden + 1)
+    top = E * (V + hidden) if E else V * hidden
+    return top + first + (layers - 1) * 4 * hidden * (2 * hidden + 1) + V
 
 
 def work(layers: int, hidden: int, V: int) -> float:
     """Floating-point operations for each character that training reads: six for each weight that is multiplied with."""
     E = embedding_for(V)
-    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + V * hidden) + 2.0 * 4 * hidden * (V - E)
+    one_hot = 0 if E else 2.0 * 4 * hidden * V  # its product with W is a lookup, but the gradient of W is one
+    top = E * (V + hidden) if E else V * hidden
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot
 
 
 def speed(threads: int) -> float:

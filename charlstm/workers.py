@@ -46,7 +46,7 @@ class Desk:
 
     def __init__(self, params: Arrays, config: ModelConfig, T: int, N: int, share: float) -> None:
         """A desk for windows of T steps and N streams, which count for `share` of the loss of all."""
-        dtype = params["out.W"].dtype
+        dtype = params["out.b"].dtype
         self.params, self.config, self.share = params, config, share
         self.work = model.Workspace.empty(config, T, N, dtype)
         self.ids = shared((2, T, N), np.intp)  # inputs and targets

@@ -43,7 +43,8 @@ def logits(params: Arrays, config: ModelConfig, ids: Ids, h: Array, c: Array) ->
             part = {key: params[f"layer{k + 1}.{key}"] for key in "WUb"}
             x, _, _ = layer(part, x, h[k, n], c[k, n])
         for t in range(T):
-            result[:, t, n] = params["out.W"] @ x[t] + params["out.b"]
+            top = params["embed.E"] @ params["out.P"] if config.embedding else params["out.W"]
+            result[:, t, n] = top @ x[t] + params["out.b"]
     return result
 
 

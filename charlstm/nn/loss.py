@@ -6,6 +6,9 @@ import numpy as np
 
 from charlstm.nn.types import Array, Ids
 
+SWEEP_NUMBERS = 1 << 18
+"""So many logits are turned into a gradient at a time."""
+
 
 def log_softmax(logits: Array) -> Array:
     """log p from logits, both (V, M), by columns; shifted by each column's maximum, so nothing overflows (Bridle 1990)."""
@@ -31,12 +34,16 @@ def softmax_cross_entropy(logits: Array, targets: Ids) -> tuple[float, Array]:
     Returns:
         the loss, and the gradient (V, M) in the logits' own memory.
     """
-    columns = np.arange(targets.size)
-    logits -= logits.max(axis=0)
-    right = logits[targets, columns]  # (M,), before the logits become probabilities
-    np.exp(logits, out=logits)
-    total = logits.sum(axis=0)  # (M,), at least 1
-    loss = float(np.mean(np.log(total) - right))
-    logits *= (1 / targets.size) / total
-    logits[targets, columns] -= 1 / targets.size
-    return loss, logits
+    M, surprise = targets.size, 0.0
+    few = max(1, SWEEP_NUMBERS // len(logits))  # columns at a time, so that the cache holds them from sweep to sweep
+    for start in range(0, M, few):
+        part, right_ones = logits[:, start : start + few], targets[start : start + few]
+        columns = np.arange(right_ones.size)
+        part -= part.max(axis=0)
+        right = part[right_ones, columns]  # before the logits become probabilities
+        np.exp(part, out=part)
+        total = part.sum(axis=0)  # at least 1
+        surprise += float(np.sum(np.log(total) - right))
+        part *= (1 / M) / total
+        part[right_ones, columns] -= 1 / M
+    return surprise / M, logits

@@ -46,10 +46,12 @@ class Workspace:
     outputs: list[Array]  # per layer (T, N, H)    what it passes up, after dropout
     masks: list[Array | None]  # per layer (N, H)    None without dropout
     logits: Array  # (V, T*N)
+    top: Array  # (T*N, E)    the top layer's outputs, projected to the embedding's width; empty without an embedding
 
     @classmethod
     def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
         """Buffers for windows of T steps and N streams."""
+        V, E = config.vocabulary, config.embedding
         tapes = [lstm.Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
         return cls(
             T=T,
@@ -58,7 +60,9 @@ class Workspace:
             inputs=np.zeros((T, N, config.input_width), dtype),
             outputs=[tape.h[1:] for tape in tapes],
             masks=[None] * config.layers,
-            logits=np.empty((config.vocabulary, T * N), dtype),
+            # A large vocabulary's logits are swept place by place, so those of a place stand together.
+            logits=np.empty((T * N, V), dtype).T if E else np.empty((V, T * N), dtype),
+            top=np.empty((T * N, E), dtype),
         )
 
     @staticmethod
@@ -69,7 +73,7 @@ class Workspace:
         """
         H, L, D, V = config.hidden, config.layers, config.input_width, config.vocabulary
         tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
-        return tapes + (D + V + H + (L * H if config.dropout else 0)) * T * N
+        return tapes + (D + V + H + 2 * config.embedding + (L * H if config.dropout else 0)) * T * N
 
 
 def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
@@ -82,13 +86,17 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
     ``embed.E`` (V, E) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
     every layer; ``out.W`` (V, H), ``out.b`` (V,).
+
+    With an embedding it is used twice (Press & Wolf 2017): in place of ``out.W`` stands ``out.P`` (E, H), and the logits are E P h + b. A
+    large vocabulary then needs no second large matrix, neither of memory nor of examples.
     """
     V, H, D = config.vocabulary, config.hidden, config.input_width
     result: dict[str, tuple[int, ...]] = {"embed.E": (V, config.embedding)} if config.embedding else {}
     for name in layer_names(config):
         result |= {f"{name}.W": (4 * H, D), f"{name}.U": (4 * H, H), f"{name}.b": (4 * H,)}
         D = H
-    return result | {"out.W": (V, H), "out.b": (V,)}
+    top: dict[str, tuple[int, ...]] = {"out.P": (config.embedding, H)} if config.embedding else {"out.W": (V, H)}
+    return result | top | {"out.b": (V,)}
 
 
 def layer_names(config: ModelConfig) -> list[str]:
@@ -100,13 +108,15 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     """Draw all parameters; nothing else in the program ever initialises one."""
     params: Arrays = {}
     if config.embedding:
-        params["embed.E"] = rng.standard_normal((config.vocabulary, config.embedding)).astype(dtype)
+        spread = config.embedding**-0.5
+        params["embed.E"] = (spread * rng.standard_normal((config.vocabulary, config.embedding))).astype(dtype)
     D = config.input_width
     for name in layer_names(config):
         params |= {f"{name}.{key}": value for key, value in lstm.init(rng, D, config.hidden, dtype).items()}
         D = config.hidden
     bound = config.hidden**-0.5
-    params["out.W"] = rng.uniform(-bound, bound, (config.vocabulary, config.hidden)).astype(dtype)
+    name, rows = ("out.P", config.embedding) if config.embedding else ("out.W", config.vocabulary)
+    params[name] = rng.uniform(-bound, bound, (rows, config.hidden)).astype(dtype)
     params["out.b"] = np.zeros(config.vocabulary, dtype)
     return params
 
@@ -154,7 +164,11 @@ def forward(
         one_hot = ids if k == 0 and not config.embedding else None
         y, after.h[k], after.c[k] = lstm.forward(part(params, name), y, state.h[k], state.c[k], work.tapes[k], one_hot)
         y = work.outputs[k] = _drop(y, k, config, work, rng)
-    np.matmul(params["out.W"], _rows(y).T, out=work.logits)
+    if config.embedding:
+        np.matmul(_rows(y), params["out.P"].T, out=work.top)
+        np.matmul(work.top, params["embed.E"].T, out=work.logits.T)
+    else:
+        np.matmul(params["out.W"], _rows(y).T, out=work.logits)
     work.logits += params["out.b"][:, None]
     return work.logits, after
 
@@ -164,8 +178,16 @@ def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, wor
 
     The gradient into the state before the window is cut: truncated BPTT (Williams & Peng 1990).
     """
-    grads = {"out.W": d_logits @ _rows(work.outputs[-1]), "out.b": d_logits.sum(axis=1)}
-    d_y: Array = np.matmul(d_logits.T, params["out.W"]).reshape(work.T, work.N, config.hidden)
+    grads = {"out.b": d_logits.sum(axis=1)}
+    y = _rows(work.outputs[-1])
+    if config.embedding:
+        d_top = np.matmul(d_logits.T, params["embed.E"])  # (T*N, E)
+        grads |= {"embed.E": d_logits @ work.top, "out.P": d_top.T @ y}
+        d_y: Array = np.matmul(d_top, params["out.P"])
+    else:
+        grads["out.W"] = d_logits @ y
+        d_y = np.matmul(d_logits.T, params["out.W"])
+    d_y = d_y.reshape(work.T, work.N, config.hidden)
     cut = np.zeros((work.N, config.hidden), d_y.dtype)
     for k, name in reversed(list(enumerate(layer_names(config)))):
         mask = work.masks[k]
@@ -177,7 +199,7 @@ def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, wor
         if d_x is not None:
             d_y = d_x
     if config.embedding:
-        grads["embed.E"] = _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
+        grads["embed.E"] += _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
     return {name: grads[name] for name in params}
 
 
@@ -265,7 +287,7 @@ class Stepper:
     """
 
     def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
-        H, L, dtype = config.hidden, config.layers, params["out.W"].dtype
+        H, L, dtype = config.hidden, config.layers, params["out.b"].dtype
         self.h = np.zeros((N, L * H), dtype)
         self.cells: list[lstm.Cell] = []
         self.biases: list[Array] = []
@@ -279,7 +301,8 @@ class Stepper:
             if k == 0:
                 x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
                 self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
-        self.top, self.top_bias = params["out.W"], params["out.b"][:, None]
+        self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
+        self.projection: Array | None = params["out.P"] if config.embedding else None
         self.logits = np.empty((config.vocabulary, N), dtype)
 
     def step(self, ids: Ids) -> Array:
@@ -287,6 +310,7 @@ class Stepper:
         self.cells[0].step(self.rows[ids].swapaxes(0, 1))
         for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
             cell.step(bias)
-        np.matmul(self.top, self.cells[-1].h.T, out=self.logits)
+        y = self.cells[-1].h.T
+        np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits

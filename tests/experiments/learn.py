@@ -67,9 +67,9 @@ def main() -> None:
     budget = ["--epochs", options.epochs] if options.epochs else ["--minutes", options.minutes or "1"]
 
     print(
-        f"| {' '.join(budget)} on {options.text.name} | nats | of each seed | parameters | passes | thousand chars/s |"
+        f"| {' '.join(budget)} on {options.text.name} | nats | of each seed | parameters | passes | thousand chars/s | largest abs. c |"
     )
-    print("|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|", flush=True)
     for setting in options.settings or [""]:
         runs = [run(options.text, budget, setting, seed) for seed in options.seeds]
         if options.log:
@@ -80,7 +80,8 @@ def main() -> None:
         first = runs[0]
         print(
             f"| `{setting or 'defaults'}` | **{median(nats):.3f}** | {each} | {first['parameters']:,} | "
-            f"{median(r['epoch'] for r in runs):.1f} | {median(r['chars_per_s'] for r in runs) / 1000:.1f} |",
+            f"{median(r['epoch'] for r in runs):.1f} | {median(r['chars_per_s'] for r in runs) / 1000:.1f} | "
+            f"{max(r['cell_max'] for r in runs):.0f} |",
             flush=True,
         )
 
