@@ -78,12 +78,14 @@ def save_run(path: Path, state: TrainState) -> None:
     _save(path, state, run, arrays)
 
 
-def save_model(path: Path, state: TrainState) -> None:
-    """Save what `sample` needs: the parameters as they are now, without the means to go on training."""
-    _save(path, state, None, {})
+def save_model(path: Path, state: TrainState, params: Arrays | None = None) -> None:
+    """Save what `sample` needs: the parameters as they are now, or others, without the means to go on training."""
+    _save(path, state, None, {}, params)
 
 
-def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arrays) -> None:
+def _save(
+    path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arrays, params: Arrays | None = None
+) -> None:
     meta = {
         "format": FORMAT,
         "model": vars(state.shape),
@@ -100,7 +102,7 @@ def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arr
         "meta": np.frombuffer(json.dumps(meta, sort_keys=True, allow_nan=False).encode(), np.uint8),
         "vocabulary": np.array([ord(c) for c in state.vocabulary.characters], np.uint32),
     }
-    members |= {f"param/{name}": p for name, p in state.params.items()} | arrays
+    members |= {f"param/{name}": p for name, p in (params or state.params).items()} | arrays
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SaveError(f"{path} was not written: {name} holds a number that is not finite")

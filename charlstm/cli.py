@@ -351,14 +351,19 @@ def _train(
 
 @contextmanager
 def _signals_set(stop: Stop) -> Iterator[None]:
-    """While it lasts, a signal asks training to end after its step; a second SIGINT ends it at once."""
-    before = {}
+    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once."""
+    before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.reason == "SIGINT" and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.reason = signal.Signals(number).name
 
+    def save(number: int, frame: FrameType | None) -> None:
+        stop.save = True
+
+    if hasattr(signal, "SIGUSR1"):
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
     for name in SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

@@ -5,6 +5,7 @@
     CharlstmError            1   failed: disk, I/O, a damaged file
     ├── CheckpointError      1   a file that can't be read, or is not what it says
     ├── SaveError            1   a checkpoint could not be written
+    ├── LockedError          1   a run that another process is training
     ├── UsageError           2   bad input: a text, an option, a name
     │   ├── CorpusError      2   a text that can't be found, read or decoded
     │   └── PromptError      2   a prompt that the model can't read
@@ -28,6 +29,10 @@ class CheckpointError(CharlstmError):
 
 class SaveError(CharlstmError):
     """A checkpoint that could not be written."""
+
+
+class LockedError(CharlstmError):
+    """A run that another process is training."""
 
 
 class UsageError(CharlstmError):

@@ -102,6 +102,13 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
+class Unsaved(Event):
+    """A checkpoint could not be written; training goes on, and it is tried again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Diverged(Event):
     """Training was about to break, or broke; nothing of it was kept."""
 

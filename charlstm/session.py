@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from charlstm import checkpoint, corpus, evaluation, events, guard, ngram, state, training
 from charlstm.choice import choose
-from charlstm.errors import CharlstmError, CorpusError, DivergenceError, UsageError
+from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
+from charlstm.keeping import Keeper, Lock
 from charlstm.nn.config import ModelConfig
 from charlstm.planning import Planner, take_budget
 from charlstm.preview import Preview
@@ -31,9 +33,10 @@ SAVING_SHARE = 0.01
 
 @dataclass
 class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress."""
+    """Set from outside (a signal handler) to end training after the step in progress, or to save then."""
 
     reason: str | None = None
+    save: bool = False
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Session:
     resumed: bool
     habits: Habits
     stop: Stop
+    lock: Lock
     idle: bool = False  # there is nothing to train
     mark: ngram.Mark | None = None
     began_s: float = field(default_factory=time.monotonic)
@@ -59,23 +63,28 @@ class Session:
         config = self.state.config
         return max(1, (len(self.train_ids) - 1) // (config.batch * config.seq))
 
-    @property
-    def best_path(self) -> Path:
-        """Where the model of the lowest validation loss is kept."""
-        return self.path.with_name(self.name + BEST_SUFFIX)
-
     def run(self) -> Iterator[events.Event]:
         """Train to the end of the plan, saving as it goes. Started comes first and Finished last.
 
         Raises:
-            SaveError: a checkpoint could not be written.
+            SaveError: the first checkpoint could not be written, or the last one.
             DivergenceError: training could not be saved from diverging; the last good checkpoint is on disk.
         """
+        try:
+            yield from self._run()
+        finally:
+            self.lock.release()
+
+    def _run(self) -> Iterator[events.Event]:
         yield self._started()
         if self.idle:
             yield self._finished("nothing to do")
             return
-        yield from self._save()
+        keeper = self.keeper
+        keeper.clean_up()
+        yield from keeper.save(self._where())
+        if keeper.failure is not None:  # there is nothing to lose yet
+            raise keeper.failure
         preview = Preview(self.state, self.habits)
         planner = Planner(self.state, self.windows, len(self.val_ids))
         planned = self.state.plan.last
@@ -88,28 +97,31 @@ class Session:
                     yield event
                 planned = self.state.plan.last
                 if isinstance(event, events.Evaluated) and self.state.best_step == self.state.step:
-                    checkpoint.save_model(self.best_path, self.state)
-                    yield events.Saved(**events.place(event), path=str(self.best_path), best=True)
+                    yield from keeper.save_best(events.place(event))
                 if self.stop.reason is not None:
                     break
                 if isinstance(event, events.Progress):
                     yield from planner.look(event)
                     yield from preview.look(event)
-                if time.monotonic() >= next_save:
+                if time.monotonic() >= next_save or self.stop.save:
+                    self.stop.save = False
                     before_s = time.monotonic()
-                    yield from self._save()
+                    yield from keeper.save(self._where())
                     now_s = time.monotonic()
                     next_save = now_s + max(self.habits.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
-        yield from self._save()
+        yield from keeper.save(self._where())
+        if keeper.failure is not None:
+            raise SaveError(f"the run ended at step {self.state.step:,} and was lost: {keeper.failure}")
         early = planned is not None and self.state.step < planned
         yield self._finished(self.stop.reason or ("no gain" if early else "done"))
 
-    def _save(self) -> Iterator[events.Event]:
-        checkpoint.save_run(self.path, self.state)
-        yield events.Saved(**self._where(), path=str(self.path), best=False)
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Who saves it."""
+        return Keeper(self.name, self.path, self.state)
 
     def _where(self) -> dict[str, Any]:
         s = self.state
@@ -153,7 +165,7 @@ class Session:
 
     def _finished(self, reason: str) -> events.Finished:
         s = self.state
-        path = self.best_path if s.best_step is not None and self.best_path.exists() else self.path
+        path = self.keeper.best_path if s.best_step is not None and self.keeper.best_path.exists() else self.path
         return events.Finished(
             **self._where(),
             path=str(path),
@@ -225,10 +237,7 @@ def start(
     path = folder / (name + SUFFIX)
     if path.exists():
         if if_exists == "fail":
-            raise UsageError(
-                f"the run {name!r} exists already ({path}): go on with 'charlstm resume {name}', "
-                f"or add --if-exists resume|overwrite, or choose another --name"
-            )
+            raise _exists(name, path)
         if if_exists == "resume":
             return resume(name, budget, folder, habits, stop, sources=sources)
     origin = checkpoint.load(find_run(init_from, folder, best=True)).writer if init_from is not None else None
@@ -246,9 +255,13 @@ def start(
     run, more_notes = state.begin(text, config, habits.threads, origin)
     notes += more_notes
     _make_folder(folder)
+    lock = Lock(path)
+    if if_exists == "fail" and path.exists():  # it came while the text was read
+        lock.release()
+        raise _exists(name, path)
     path.with_name(name + BEST_SUFFIX).unlink(missing_ok=True)
     train_ids, val_ids = text.split(config.val_fraction)
-    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop), budget)
+    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop, lock), budget)
 
 
 def resume(
@@ -264,6 +277,7 @@ def resume(
     path = find_run(run, folder, best=False)
     if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
         path = path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX)
+    lock = Lock(path)
     loaded = checkpoint.load_run(path)
     name = path.name.removesuffix(SUFFIX)
     if sources is None:
@@ -279,7 +293,14 @@ def resume(
             f"bring the old one back, or train a new run with --name"
         )
     train_ids, val_ids = text.split(loaded.config.val_fraction)
-    return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop), budget)
+    return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop, lock), budget)
+
+
+def _exists(name: str, path: Path) -> UsageError:
+    return UsageError(
+        f"the run {name!r} exists already ({path}): go on with 'charlstm resume {name}', "
+        f"or add --if-exists resume|overwrite, or choose another --name"
+    )
 
 
 def _as_origin(wishes: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def trained(charlstm: Program, text: Path) -> Result:
 
 def test_train_writes_the_run_and_its_best_and_prints_where(trained: Result, folder: Path) -> None:
     assert trained.out == "checkpoints/verses.best.npz\n"
-    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"verses.npz", "verses.best.npz"}
+    assert {p.name for p in (folder / "checkpoints").glob("[!.]*")} == {"verses.npz", "verses.best.npz"}
     assert checkpoint.load_run(folder / "checkpoints/verses.npz").step == 30
 
 

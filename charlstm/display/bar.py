@@ -60,6 +60,9 @@ class BarDisplay:
                 self.bar.update(event.step - self.bar.n)
             case events.Evaluated():
                 self.val_nats = event.val_nats
+            case events.Unsaved() if self.bar is not None:
+                self.bar.clear()
+                print(f"not saved: {event.reason}; training goes on, and it is tried again", file=self.stream)
             case events.Diverged() | events.Recovered() if self.bar is not None:
                 self.bar.clear()
                 print(f"step {event.step}: {event.name}", file=self.stream)

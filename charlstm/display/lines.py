@@ -60,6 +60,8 @@ class LinesDisplay:
                 return [f"sample: {words.one_line(event.text, 160)}"]
             case events.Saved():
                 return [f"saved {event.path}"] if event.step == 0 or event.best else []
+            case events.Unsaved():
+                return [f"step {event.step}: not saved: {event.reason}; training goes on, and it is tried again"]
             case events.Diverged():
                 return [f"step {event.step}: diverged: {event.reason} (rate {event.lr:.3g})"]
             case events.Recovered():

@@ -72,6 +72,8 @@ class LiveDisplay:
                 self.sample = (("" if event.fresh else self.sample) + event.text)[-MAX_SAMPLE:]
             case events.Planned():
                 self.message = event.note
+            case events.Unsaved():
+                self.message = f"not saved: {event.reason}; training goes on, and it is tried again"
             case events.Diverged():
                 self.message = f"step {event.step}: {event.reason}"
             case events.Recovered():

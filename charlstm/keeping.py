@@ -1,0 +1,125 @@
+"""A run's files: one writer at a time, saved as often as may be, and tried again where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charlstm import checkpoint, events
+from charlstm.errors import LockedError, SaveError
+from charlstm.nn.types import Arrays
+from charlstm.runs import BEST_SUFFIX, SUFFIX
+from charlstm.state import TrainState
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there two writers are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+
+class Lock:
+    """The right to write a run; it ends with the process that holds it, however that ends.
+
+    The system keeps it (flock), on network file systems too where these know it; the hidden file beside the run stays, and holds the
+    holder's number and host, for whoever comes second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock of the run whose file this is.
+
+        Raises:
+            LockedError: another process has it.
+            SaveError: the folder can't be written to.
+        """
+        self.handle = -1
+        beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")
+        try:
+            self.handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise SaveError(
+                f"{beside} can't be written: {error.strerror}; name another place with --checkpoints"
+            ) from error
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(self.handle, 200).decode(errors="replace").strip() or "another process"
+            self.release()
+            raise LockedError(
+                f"{path} is being trained by {holder}: wait for it, or train under another --name"
+            ) from error
+        except OSError:
+            return  # a file system that knows no locks
+        os.ftruncate(self.handle, 0)
+        os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others write the run."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.release()
+
+
+@dataclass
+class Keeper:
+    """Saves a run. What could not be saved is said, kept in memory, and tried again the next time."""
+
+    name: str
+    path: Path
+    state: TrainState
+    failure: SaveError | None = None  # of the last attempt, until one succeeds
+    best: Arrays | None = None  # a best model that is not on disk yet
+
+    @property
+    def best_path(self) -> Path:
+        """Where the model of the lowest validation loss is kept."""
+        return self.path.with_name(self.name + BEST_SUFFIX)
+
+    def clean_up(self) -> None:
+        """Remove what a process that was killed while saving left behind; only the lock's holder may."""
+        for path in (self.path, self.best_path):
+            for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+    def save(self, place: dict[str, Any]) -> Iterator[events.Event]:
+        """Save the run, and a best model that waits; `place` is where the run stands."""
+        try:
+            checkpoint.save_run(self.path, self.state)
+            yield events.Saved(**place, path=str(self.path), best=False)
+            if self.best is not None:
+                checkpoint.save_model(self.best_path, self.state, self.best)
+                self.best = None
+                yield events.Saved(**place, path=str(self.best_path), best=True)
+            self.failure = None
+        except SaveError as error:
+            yield self._failed(error, place)
+
+    def save_best(self, place: dict[str, Any]) -> Iterator[events.Event]:
+        """Save the model as it is now, which is the best so far."""
+        try:
+            checkpoint.save_model(self.best_path, self.state)
+            self.best = None
+            yield events.Saved(**place, path=str(self.best_path), best=True)
+        except SaveError as error:
+            self.best = {name: p.copy() for name, p in self.state.params.items()}
+            yield self._failed(error, place)
+
+    def _failed(self, error: SaveError, place: dict[str, Any]) -> events.Event:
+        self.failure = error
+        return events.Unsaved(**place, reason=str(error))
+
+
+def glob_escape(name: str) -> str:
+    """A file name as a pattern that matches it alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

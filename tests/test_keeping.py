@@ -1,0 +1,146 @@
+"""A run's files: one writer, nothing lost where saving fails for a while, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from charlstm import checkpoint, events, session
+from charlstm.errors import SaveError
+from charlstm.settings import Budget, Habits
+from tests.conftest import SMALL, Result
+
+WISHES = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
+
+
+def begin(text: Path, steps: int = 40, **habits: float) -> session.Session:
+    return session.start(
+        [str(text)], dict(WISHES), Budget(steps=steps), Path("checkpoints"), Habits(preview_every_s=0, **habits), session.Stop()
+    )  # fmt: skip
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, works: Callable[[int], bool]) -> list[Path]:
+    """Let saves fail, as on a full disk, where works(number of the attempt) is false; returns what was tried."""
+    tried: list[Path] = []
+    write = checkpoint.write_atomically
+
+    def maybe(path: Path, content: Callable[..., None]) -> None:
+        tried.append(path)
+        if not works(len(tried)):
+            raise SaveError(f"{path} can't be written: No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", maybe)
+    return tried
+
+
+def test_training_goes_on_where_saving_fails_and_nothing_is_lost_in_the_end(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in begin(text).run():
+        pass
+    undisturbed = [Path(f"checkpoints/verses{end}").read_bytes() for end in (".npz", ".best.npz")]
+    for path in Path("checkpoints").glob("*"):
+        path.unlink()
+    breaking(monkeypatch, lambda attempt: attempt in (1, 7, 8, 9))
+    run = begin(text, save_every_s=0)
+    seen = []
+    for event in run.run():
+        seen.append(event)
+        if event.step == 39 and isinstance(event, events.Progress):
+            monkeypatch.undo()  # the disk is back
+    failed = [event for event in seen if isinstance(event, events.Unsaved)]
+    assert failed
+    assert "No space left" in failed[0].reason
+    assert [Path(f"checkpoints/verses{end}").read_bytes() for end in (".npz", ".best.npz")] == undisturbed
+
+
+def test_a_run_that_could_never_be_saved_ends_with_status_1_and_the_old_file(
+    charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, lambda attempt: attempt == 1)
+    result = charlstm("train", text, "--steps", 30, *SMALL)
+    assert result.status == 1
+    assert "No space left on device" in result.err.splitlines()[-1]
+    assert "training goes on" in result.err
+    assert checkpoint.load_run(Path("checkpoints/verses.npz")).step == 0
+
+
+def test_a_folder_that_can_t_be_written_is_told_before_anything_is_trained(
+    charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, lambda attempt: False)
+    result = charlstm("train", text, "--steps", 30, *SMALL)
+    assert result.status == 1
+    assert "step 1" not in result.err
+
+
+def test_what_a_killed_save_left_behind_is_removed_at_the_next_start(
+    charlstm: Callable[..., Result], text: Path
+) -> None:
+    folder = Path("checkpoints")
+    folder.mkdir()
+    ours = [folder / ".verses.npz.123.tmp", folder / ".verses.best.npz.9.tmp"]
+    others = [folder / ".verses2.npz.123.tmp", folder / ".verses.npz.txt"]
+    for path in ours + others:
+        path.touch()
+    assert charlstm("train", text, "--steps", 3, *SMALL).status == 0
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in others)
+
+
+def test_a_request_to_save_is_met_after_the_step(text: Path) -> None:
+    run = begin(text, save_every_s=1000)
+    saved = []
+    for event in run.run():
+        if isinstance(event, events.Progress) and event.step == 17:
+            run.stop.save = True
+        if isinstance(event, events.Saved) and not event.best:
+            saved.append(event.step)
+    assert saved == [0, 17, 40]
+
+
+# -- one writer
+
+
+def test_a_second_writer_is_told_who_the_first_one_is(charlstm: Callable[..., Result], text: Path) -> None:
+    run = begin(text)
+    stream = run.run()
+    next(stream)
+    result = charlstm("train", text, "--steps", 50, "--if-exists", "overwrite", *SMALL)
+    assert result.status == 1
+    assert f"process {os.getpid()} on " in result.err
+    for _ in stream:
+        pass
+    assert charlstm("resume", "verses", "--steps", 41).status == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing(text: Path) -> None:
+    command = [
+        sys.executable, "-m", "charlstm", "train", str(text), "--if-exists", "resume", "--minutes", "10", "--display", "lines",
+        *SMALL,
+    ]  # fmt: skip
+    runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(10)]
+    end = time.monotonic() + 60
+    while sum(run.poll() is not None for run in runs) < 9 and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [run for run in runs if run.poll() is not None]
+    (trains,) = [run for run in runs if run.poll() is None]
+    trains.send_signal(signal.SIGKILL)
+    sentences = [run.communicate(timeout=10)[1].splitlines()[-1] for run in left]
+    trains.communicate(timeout=10)
+    assert [run.returncode for run in left] == [1] * 9
+    assert all(f"is being trained by process {trains.pid} on" in sentence for sentence in sentences)
+    assert checkpoint.load_run(Path("checkpoints/verses.npz")).config.batch == 4
+    again = subprocess.run(
+        [*command[:5], "--if-exists", "resume", "--steps", "1", "--display", "none"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
