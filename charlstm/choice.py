@@ -25,6 +25,8 @@ DROPOUT = ((6.0, 0.0), (12.0, 0.1), (18.0, 0.2), (25.0, 0.3), (40.0, 0.4), (floa
 """Dropout for so many passes at most."""
 RATE_256 = 6e-3
 """Adam's best rate for 256 cells; it falls with the square root of the width."""
+LOGITS = 1 << 24
+"""A window has no more logits than this, which a very large vocabulary would take a machine's memory for."""
 PROBE_S = 0.1
 """How long the machine's speed is measured."""
 EFFICIENCY = 0.45
@@ -51,6 +53,11 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
     """
     defaults = TrainConfig()
     batch, seq = wishes.get("batch", defaults.batch), wishes.get("seq", defaults.seq)
+    while batch * seq * V > LOGITS and (("batch" not in wishes and batch > 8) or ("seq" not in wishes and seq > 16)):
+        if "seq" not in wishes and seq > 16:
+            seq //= 2
+        if "batch" not in wishes and batch > 8:
+            batch //= 2
     flops, readable = None, float("inf")
     if budget.epochs is not None:
         readable = budget.epochs * chars

@@ -140,8 +140,24 @@ def train(
         str | None,
         _option("--init-from", "Begin with the weights of this run instead of random ones.", MODEL, show_default=False),
     ] = None,
-    batch: Annotated[int, _option("--batch", "Streams of text read side by side.", LEARNING)] = DEFAULTS.batch,
-    seq: Annotated[int, _option("--seq", "Characters in a window of backpropagation.", LEARNING)] = DEFAULTS.seq,
+    batch: Annotated[
+        int | None,
+        _option(
+            "--batch",
+            f"Streams of text read side by side; {DEFAULTS.batch} if not given.",
+            LEARNING,
+            show_default=False,
+        ),
+    ] = None,
+    seq: Annotated[
+        int | None,
+        _option(
+            "--seq",
+            f"Characters in a window of backpropagation; {DEFAULTS.seq} if not given.",
+            LEARNING,
+            show_default=False,
+        ),
+    ] = None,
     optimizer: Annotated[Optimizer, _option("--optimizer", "How weights are changed.", LEARNING)] = DEFAULTS.optimizer,
     lr: Annotated[
         float | None,
@@ -149,8 +165,14 @@ def train(
     ] = None,
     clip: Annotated[float, _option("--clip", "Largest norm of a gradient; 0: no limit.", LEARNING)] = DEFAULTS.clip,
     val_fraction: Annotated[
-        float, _option("--val-fraction", "Share of the text, from its end, that is held out.", LEARNING)
-    ] = DEFAULTS.val_fraction,
+        float | None,
+        _option(
+            "--val-fraction",
+            f"Share of the text, from its end, that is held out; {DEFAULTS.val_fraction:g}, or less of a very long text.",
+            LEARNING,
+            show_default=False,
+        ),
+    ] = None,
     eval_every: Annotated[
         int, _option("--eval-every", "Steps between looks at the held-out text; 0: some 20 a run.", LEARNING)
     ] = DEFAULTS.eval_every,

@@ -16,6 +16,8 @@ from charlstm.nn.types import Arrays
 
 STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
 """A text is read in so many streams at most, in windows of so many, each stream of at least so many characters."""
+LOGITS = 1 << 24
+"""A window of a large vocabulary is made shorter, so that it has no more logits than this."""
 COUNT_CHARS = 1 << 18
 """Characters are counted so many at a time."""
 
@@ -36,6 +38,11 @@ def evaluate(
         return sum(float(nats.sum(dtype=np.float64)) for _, nats in found)
 
     return sum((crew or parallel.Crew(1)).map(job, len(groups))) / pairs
+
+
+def window_steps(config: ModelConfig) -> int:
+    """How many steps a window has."""
+    return max(1, min(SEQ, LOGITS // (STREAMS * config.vocabulary)))
 
 
 def streams_of(pairs: int, cold: int = 0) -> tuple[NDArray[np.intp], int]:
@@ -70,7 +77,8 @@ def surprises(
 def _side_by_side(
     params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    pairs, N, T = len(ids) - 1, len(starts), min(SEQ, length)
+    pairs, N = len(ids) - 1, len(starts)
+    T = min(window_steps(config), length)
     state, work = model.State.zero(config, N), model.Workspace.empty(config, T, N)
     for offset in range(0, length, T):
         places = offset + np.arange(T)[:, None] + starts  # (T, N)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ BASE_BYTES = 60_000_000
 """What Python, NumPy and the program itself take."""
 TUNING_RATE = 0.25
 """Weights that another run has learned begin with this share of the usual learning rate."""
+MOST_HELD_OUT = 1_000_000
+"""No more characters than this are held out unless that is asked for: each evaluation reads them all."""
 SAVING_SHARE = 0.01
 """Saving may take this share of the time."""
 
@@ -247,6 +250,8 @@ def start(
         wishes = _as_origin(wishes, origin.config, str(init_from))
         text, note = text.joined(origin.vocabulary)
         notes.append(f"weights from {init_from}: {note}")
+    if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
+        wishes = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | wishes
     config = TrainConfig(**wishes)
     chars = len(text.split(config.val_fraction)[0])
     choice = choose(chars, len(text.vocabulary), budget, wishes, habits.threads)
@@ -290,7 +295,8 @@ def resume(
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({loaded.text.chars:,} characters then, {text.info.chars:,} now): "
-            f"bring the old one back, or train a new run with --name"
+            f"bring the old one back, or go on with the weights on the new one: "
+            f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
         )
     train_ids, val_ids = text.split(loaded.config.val_fraction)
     return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop, lock), budget)

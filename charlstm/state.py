@@ -125,7 +125,8 @@ class TrainState:
         """
         weights = self.parameters * (2 + len(optim.SLOTS[self.config.optimizer]) + 4 * self.config.parts)
         window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
-        return 4 * (weights + window + model.Workspace.numbers(self.shape, evaluation.SEQ, evaluation.STREAMS))
+        evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
+        return 4 * (weights + window + evaluated)
 
     @property
     def chars_trained(self) -> int:

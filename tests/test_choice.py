@@ -56,6 +56,13 @@ def test_steps_and_epochs_are_chosen_for_without_a_clock(monkeypatch: pytest.Mon
         assert choose(10**6, 65, budget, {}, 2).settings["hidden"] > 0
 
 
+def test_a_very_large_vocabulary_gets_smaller_windows_unless_they_were_asked_for() -> None:
+    found = choose(10**6, 65_536, Budget(steps=10), {}, 2).settings
+    assert found["batch"] * found["seq"] * 65_536 <= choice.LOGITS
+    assert choose(10**6, 65_536, Budget(steps=10), {"batch": 32, "seq": 64}, 2).settings["seq"] == 64
+    assert choose(10**6, 5387, Budget(steps=10), {}, 2).settings["batch"] == 32
+
+
 @pytest.mark.parametrize("V", [65, 5387])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:

@@ -171,3 +171,15 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
     again = charlstm("resume", "noise")
     assert again.status == 0
     assert "finished" in again.err
+
+
+def test_no_more_than_a_million_characters_are_held_out_unless_asked_for(
+    charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from charlstm import session
+
+    monkeypatch.setattr(session, "MOST_HELD_OUT", 100)
+    options = ("--steps", 1, "--if-exists", "overwrite", "--display", "json", *SMALL)
+    for more, expected in (((), 100), (("--val-fraction", 0.1), 406)):
+        started = json.loads(charlstm("train", text, *options, *more).out.splitlines()[0])
+        assert started["val_chars"] == pytest.approx(expected, abs=1)
