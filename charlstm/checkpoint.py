@@ -268,7 +268,10 @@ def _array(name: str, data: bytes) -> Array:
     )
     if read_header is None:
         raise ValueError(f"{name} has the unknown array version {version}")
-    shape, fortran, dtype = read_header(file)
+    try:
+        shape, fortran, dtype = read_header(file)
+    except Exception as error:  # NumPy hands a strange one to Python's own parser, which has many ways to object
+        raise ValueError(f"the header of {name} can't be read") from error
     if dtype.kind not in KINDS or dtype.hasobject:
         raise ValueError(f"{name} is of type {dtype}")
     offset = file.tell()
@@ -289,10 +292,13 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
     shape = _build(ModelConfig, meta["model"], "model")
     if min(shape.vocabulary, shape.hidden, shape.layers, config.batch, config.seq) < 1 or not 0 <= shape.dropout < 1:
         raise ValueError("its model has a size below 1 or an impossible dropout")
+    if (shape.hidden, shape.layers) != (config.hidden, config.layers):  # whose limits were checked
+        raise ValueError("the sizes of its model are not those of its settings")
     points = members["vocabulary"]
     if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
         raise ValueError(f"its vocabulary has shape {points.shape} where the model has {shape.vocabulary} characters")
-    if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF:
+    surrogate = (points >= 0xD800) & (points <= 0xDFFF)
+    if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
         raise ValueError("its vocabulary is not an ordered set of characters")
     return Checkpoint(
         path=path,

@@ -218,6 +218,18 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "steps that are words": (meta_with(step="seven"), "step is 'seven'"),
     "history that is a word": (meta_with(history="long"), "history"),
     "a vocabulary twice": (member("vocabulary", np.zeros(19, np.uint32)), "vocabulary"),
+    "a vocabulary with a surrogate": (
+        member("vocabulary", np.append(np.arange(25), 0xD800).astype(np.uint32)),
+        "not an ordered set",
+    ),
+    "a model of other sizes": (
+        meta_with(model={"vocabulary": 26, "hidden": 6, "layers": 10**9, "embedding": 0, "dropout": 0.0}),
+        "sizes of its model",
+    ),
+    "a header that Python can't parse": (
+        lambda path: rebuild(path, {"param/out.b.npy": b"\x93NUMPY\x01\x00\xe8\x03" + b"(" * 1000}),
+        "header of param/out.b can't be read",
+    ),
     "a parameter missing": (member("param/out.b", None), "param/out.b is missing"),
     "a parameter of another shape": (member("param/out.b", np.zeros(3, np.float32)), r"param/out.b is float32 \(3,\)"),
     "a parameter of another type": (member("param/layer1.b", np.zeros(24)), "param/layer1.b is float64"),
