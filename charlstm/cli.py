@@ -134,7 +134,9 @@ def train(
     layers: Annotated[int | None, _option("--layers", "LSTM layers." + OPEN, MODEL, show_default=False)] = None,
     dropout: Annotated[
         float | None,
-        _option("--dropout", "Share of a layer's outputs dropped in training." + OPEN, MODEL, show_default=False),
+        _option(
+            "--dropout", "Share of outputs and recurrent weights dropped in training." + OPEN, MODEL, show_default=False
+        ),
     ] = None,
     init_from: Annotated[
         str | None,

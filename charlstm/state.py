@@ -123,7 +123,9 @@ class TrainState:
         Weights are kept twice (the last good ones). Each part has its gradients twice and its weights as the loops like them, about
         twice. An evaluation has buffers of its own.
         """
-        weights = self.parameters * (2 + len(optim.SLOTS[self.config.optimizer]) + 4 * self.config.parts)
+        weights = self.parameters * (
+            2 + len(optim.SLOTS[self.config.optimizer]) + (6 if self.shape.dropout else 4) * self.config.parts
+        )
         window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
         evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
         return 4 * (weights + window + evaluated)

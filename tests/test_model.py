@@ -89,6 +89,7 @@ def test_sampling_one_character_at_a_time_equals_the_window(layers: int, embeddi
 
 def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
     config, params, ids, state, work = example(1, dropout=0.5)
+    params["layer1.U"][:] = 0  # what is dropped of these has an effect that is not linear
     plain, _ = model.forward(params, config, ids[:-1], state, work)
     plain = plain.copy()
     again, _ = model.forward(params, config, ids[:-1], state, work)
@@ -96,6 +97,23 @@ def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
     rng = np.random.default_rng(0)
     mean = np.mean([model.forward(params, config, ids[:-1], state, work, rng)[0].copy() for _ in range(4000)], axis=0)
     np.testing.assert_allclose(mean, plain, atol=0.03)
+
+
+def test_dropped_recurrent_weights_keep_their_mean_and_only_those_kept_get_a_gradient() -> None:
+    config, params, ids, state, work = example(2, dropout=0.3)
+    U, rng, count = params["layer2.U"], np.random.default_rng(0), 4000
+    mean = np.zeros_like(U)
+    for _ in range(count):
+        model._drop_weights(model.part(params, "layer2"), 1, config, work, rng)
+        kept = work.kept[1]
+        assert kept is not None
+        mean += kept / count
+    np.testing.assert_allclose(mean, 1, atol=0.05)
+    _, grads, _ = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work, rng)
+    kept = work.kept[1]
+    assert kept is not None
+    assert 0.5 < np.count_nonzero(kept) / kept.size < 0.9
+    np.testing.assert_array_equal(grads["layer2.U"] == 0, kept == 0)
 
 
 def test_dropout_masks_come_from_the_generator_alone() -> None:

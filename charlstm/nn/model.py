@@ -44,7 +44,9 @@ class Workspace:
     tapes: list[lstm.Tape]
     inputs: Array  # (T, N, D)    one-hot or embedded characters
     outputs: list[Array]  # per layer (T, N, H)    what it passes up, after dropout
-    masks: list[Array | None]  # per layer (N, H)    None without dropout
+    layers: list[Arrays]  # per layer W, U, b as the forward pass had them, recurrent weights dropped
+    masks: list[Array | None]  # per layer (N, H)    of its outputs; None without dropout
+    kept: list[Array | None]  # per layer (4H, H)    of its recurrent weights; None without dropout
     logits: Array  # (V, T*N)
     top: Array  # (T*N, E)    the top layer's outputs, projected to the embedding's width; empty without an embedding
 
@@ -59,7 +61,9 @@ class Workspace:
             tapes=tapes,
             inputs=np.zeros((T, N, config.input_width), dtype),
             outputs=[tape.h[1:] for tape in tapes],
+            layers=[{}] * config.layers,
             masks=[None] * config.layers,
+            kept=[None] * config.layers,
             # A large vocabulary's logits are swept place by place, so those of a place stand together.
             logits=np.empty((T * N, V), dtype).T if E else np.empty((V, T * N), dtype),
             top=np.empty((T * N, E), dtype),
@@ -162,7 +166,8 @@ def forward(
     after = State(np.empty_like(state.h), np.empty_like(state.c))
     for k, name in enumerate(layer_names(config)):
         one_hot = ids if k == 0 and not config.embedding else None
-        y, after.h[k], after.c[k] = lstm.forward(part(params, name), y, state.h[k], state.c[k], work.tapes[k], one_hot)
+        layer = work.layers[k] = _drop_weights(part(params, name), k, config, work, rng)
+        y, after.h[k], after.c[k] = lstm.forward(layer, y, state.h[k], state.c[k], work.tapes[k], one_hot)
         y = work.outputs[k] = _drop(y, k, config, work, rng)
     if config.embedding:
         np.matmul(_rows(y), params["out.P"].T, out=work.top)
@@ -194,7 +199,10 @@ def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, wor
         if mask is not None:
             d_y *= mask
         _, need_d_x = layer_inputs(config)[k]
-        layer_grads, d_x, _, _ = lstm.backward(part(params, name), d_y, cut, cut, work.tapes[k], need_d_x=need_d_x)
+        layer_grads, d_x, _, _ = lstm.backward(work.layers[k], d_y, cut, cut, work.tapes[k], need_d_x=need_d_x)
+        kept = work.kept[k]
+        if kept is not None:
+            layer_grads["U"] *= kept
         grads |= {f"{name}.{key}": value for key, value in layer_grads.items()}
         if d_x is not None:
             d_y = d_x
@@ -267,6 +275,24 @@ def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random
     work.masks[k] = mask
     dropped: Array = y * mask
     return dropped
+
+
+def _drop_weights(
+    layer: Arrays, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None
+) -> Arrays:
+    """Dropout of the recurrent weights of layer k, the same for all steps and streams of the window (Merity et al. 2018).
+
+    Dropping outputs keeps the layers above from learning by heart; this keeps the layer itself from it.
+    """
+    if rng is None or config.dropout == 0:
+        work.kept[k] = None
+        return layer
+    U, levels = layer["U"], 256  # a byte of randomness for each weight is enough, and quick
+    keep = max(1, round(levels * (1 - config.dropout)))
+    kept = (rng.integers(levels, size=U.shape, dtype=np.uint8) < keep).astype(U.dtype)
+    kept *= levels / keep
+    work.kept[k] = kept
+    return layer | {"U": U * kept}
 
 
 def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
