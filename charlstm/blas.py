@@ -9,7 +9,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 
 def prepare() -> None:
-    """One thread to a product, because training threads over its streams: see `charlstm.nn.parallel`.
+    """One thread to a product, because training gives each core a part of its streams: see `charlstm.workers`.
 
     What the user's own environment says stands. Which kernels suit the processor is left to BLAS: OpenBLAS finds its AVX-512 ones
     by itself, unless OPENBLAS_CORETYPE in the environment says otherwise.

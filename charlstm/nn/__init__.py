@@ -12,8 +12,7 @@ H      hidden width: cells in a layer
 L      layers
 =====  =====================================================================
 
-Arrays are *feature-major*: a window is (features, T, N), one time step is (features, N), so a step reads as in
-the textbooks, ``z = W @ x + U @ h + b``, every gate is one contiguous block of rows, and all T steps of a window
-are one matrix of T*N columns. The dtype of the parameters decides the precision of everything: float32 to train,
-float64 in gradient checks.
+A stream is a *row*: a window is (T, N, features), one time step is (N, features), and the T steps of a window are one matrix of
+T*N rows. A layer's gates stand apart: (4, T, N, H). Logits alone are columns, (V, T*N). The dtype of the parameters decides the precision of everything: float32 to train,
+float64 to check gradients.
 """
