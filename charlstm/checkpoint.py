@@ -109,8 +109,13 @@ def _save(
     write_atomically(path, lambda file: np.savez(file, **members))  # type: ignore[arg-type]
 
 
-def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], option: str = "--checkpoints") -> None:
     """Write a file so that a reader, or a power cut, sees the old one or the new one and nothing between.
+
+    Args:
+        path: the file; what is there is replaced.
+        write: writes the content.
+        option: the one that names another place.
 
     Raises:
         SaveError: says why; the old file is then as it was.
@@ -130,7 +135,7 @@ def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None]) -> No
             raise
     except OSError as error:
         raise SaveError(
-            f"{path} can't be written: {error.strerror or error}; free or name another place with --checkpoints"
+            f"{path} can't be written: {error.strerror or error}; free it or name another place with {option}"
         ) from error
 
 

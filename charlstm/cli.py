@@ -276,6 +276,10 @@ def sample(
     ] = SAMPLE_DEFAULTS.unknown,
     count: Annotated[int, _option("-n --count", "How many texts.", ENDING)] = 1,
     json: JSON = False,
+    output: Annotated[
+        Path | None,
+        _option("--output", "Write to this file, which is replaced once all is written.", show_default=False),
+    ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> int:
     """Write new text from a run.
@@ -297,7 +301,7 @@ def sample(
     blas.prepare()
     from charlstm.render import write_samples
 
-    return write_samples(run, checkpoints, settings, count, seed, as_json=json)
+    return write_samples(run, checkpoints, settings, count, seed, as_json=json, output=output)
 
 
 @app.command()

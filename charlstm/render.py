@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,19 @@ from charlstm.vocabulary import describe as describe_character
 
 
 def write_samples(
-    run: str | None, folder: Path, settings: SampleConfig, count: int, seed: int | None, *, as_json: bool
+    run: str | None,
+    folder: Path,
+    settings: SampleConfig,
+    count: int,
+    seed: int | None,
+    *,
+    as_json: bool,
+    output: Path | None = None,
 ) -> int:
-    """Write `count` texts of a run to stdout, each character as soon as it is made; returns the exit status."""
+    """Write `count` texts of a run to stdout, each character as soon as it is made; returns the exit status.
+
+    With `output` they go to that file instead, which is replaced once they are complete.
+    """
     if count < 1:
         raise UsageError(f"-n {count} is out of range: it must be at least 1")
     if settings.prompt == "-":
@@ -33,8 +44,10 @@ def write_samples(
             raise UsageError("--prompt - was given but standard input is closed: pipe a text into it")
         settings = SampleConfig(**vars(settings) | {"prompt": sys.stdin.read().removesuffix("\n")})
     endless = settings.length == 0 and settings.lines == 0
-    if endless and not settings.stop and (as_json or count > 1):
-        raise UsageError("a text without an end can't be told as JSON or be one of several: give a --length")
+    if endless and not settings.stop and (as_json or count > 1 or output is not None):
+        raise UsageError(
+            "a text without an end can't be told as JSON, be one of several or fill a file: give a --length"
+        )
     writer = checkpoint.load(runs.find_run(run, folder, best=True)).writer
     if settings.lines > 0 and settings.length == 0 and "\n" not in writer.vocabulary:
         raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
@@ -42,11 +55,24 @@ def write_samples(
         seed = secrets.randbelow(2**31)
         print(f"seed {seed}", file=sys.stderr)
     texts = _Texts(writer, settings, [seed + number for number in range(count)])
-    if as_json:
-        for number in range(count):
-            _print_json(writer, settings, seed + number, "".join(texts.pieces(number)))
-    else:
-        _write_texts(texts, count)
+
+    def write(out: TextIO) -> None:
+        if as_json:
+            for number in range(count):
+                _print_json(writer, settings, seed + number, "".join(texts.pieces(number)), out)
+        else:
+            _write_texts(texts, count, out)
+
+    if output is None:
+        write(sys.stdout)
+        return 0
+
+    def write_file(file: BinaryIO) -> None:
+        out = io.TextIOWrapper(file, "utf-8", newline="")
+        write(out)
+        out.detach()
+
+    checkpoint.write_atomically(output, write_file, "--output")
     return 0
 
 
@@ -70,10 +96,9 @@ class _Texts:
                 waiting.append(piece)
 
 
-def _write_texts(texts: _Texts, count: int) -> None:
-    """Texts to stdout; on a terminal control characters are made visible, and each text ends with a line end."""
-    out = sys.stdout
-    out.reconfigure(errors="replace")  # type: ignore[union-attr]
+def _write_texts(texts: _Texts, count: int, out: TextIO) -> None:
+    """Texts, one after the other; on a terminal control characters are made visible, and each text ends with a line end."""
+    out.reconfigure(errors="replace")  # type: ignore[attr-defined]
     on_terminal = out.isatty()
     for number in range(count):
         last = ""
@@ -86,10 +111,10 @@ def _write_texts(texts: _Texts, count: int) -> None:
     out.flush()
 
 
-def _print_json(writer: sampling.Writer, settings: SampleConfig, seed: int, text: str) -> None:
+def _print_json(writer: sampling.Writer, settings: SampleConfig, seed: int, text: str, out: TextIO) -> None:
     ids = writer.vocabulary.encode(text)
     nats = evaluation.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
-    print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), flush=True)
+    print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), file=out, flush=True)
 
 
 def write_info(run: str | None, folder: Path, *, as_json: bool) -> int:

@@ -446,3 +446,34 @@ def test_a_closed_standard_input_does_not_matter(text: Path, folder: Path) -> No
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     done = subprocess.run(["sh", "-c", command], cwd=folder, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sample_goes_into_a_file_that_is_never_half_written(
+    charlstm: Callable[..., Result], trained: Result, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--length", 60, "--seed", 4)
+    expected = charlstm("sample", *options).out
+    into = folder / "today.txt"
+    into.write_text("yesterday's", encoding="utf-8")
+    result = charlstm("sample", *options, "--output", into)
+    assert (result.status, result.out) == (0, "")
+    assert into.read_text(encoding="utf-8") == expected
+    told = charlstm("sample", *options, "--json", "--output", into)
+    assert told.status == 0
+    assert json.loads(into.read_text(encoding="utf-8"))["text"] == expected
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    failed = charlstm("sample", *options, "--output", into)
+    assert failed.status == 1
+    assert "--output" in failed.err
+    assert json.loads(into.read_text(encoding="utf-8"))["text"] == expected
+    assert [path.name for path in folder.glob(".today*")] == []
+
+
+def test_a_file_of_a_text_without_an_end_is_refused(
+    charlstm: Callable[..., Result], trained: Result, folder: Path
+) -> None:
+    assert charlstm("sample", "--length", 0, "--output", folder / "x").status == 2
