@@ -17,11 +17,11 @@ from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConf
 
 SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
 """Layers and cells, from the smallest model to the largest."""
-CHARS_PER_PARAMETER = 20.0
+CHARS_PER_PARAMETER = 15.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 3.0
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((6.0, 0.0), (12.0, 0.1), (18.0, 0.2), (25.0, 0.3), (40.0, 0.4), (float("inf"), 0.5))
+DROPOUT = ((6.0, 0.0), (12.0, 0.1), (20.0, 0.2), (40.0, 0.35), (float("inf"), 0.5))
 """Dropout for so many passes at most."""
 RATE_256 = 6e-3
 """Adam's best rate for 256 cells; it falls with the square root of the width."""
