@@ -21,8 +21,9 @@ CHARS_PER_PARAMETER = 15.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 3.0
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((6.0, 0.0), (12.0, 0.1), (20.0, 0.2), (40.0, 0.35), (float("inf"), 0.5))
-"""Dropout for so many passes at most."""
+DROPOUT = ((5.0, 0.0), (9.0, 0.1), (16.0, 0.2), (50.0, 0.35), (float("inf"), 0.5))
+"""Dropout for so many passes at most, each counted as many times as the model has parameters for a character of the text: a small model
+of a long text can be read to often and learns nothing by heart."""
 RATE_256 = 6e-3
 """Adam's best rate for 256 cells; it falls with the square root of the width."""
 LOGITS = 1 << 24
@@ -84,12 +85,13 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
             layers, hidden = larger
     passes = affordable(layers, hidden) / max(1, chars)
+    by_heart = passes * parameters(layers, hidden, V) / max(1, chars)
     settings: dict[str, Any] = {
         "layers": layers,
         "hidden": hidden,
         "batch": batch,
         "seq": seq,
-        "dropout": next(share for limit, share in DROPOUT if passes <= limit),
+        "dropout": next(share for limit, share in DROPOUT if by_heart <= limit),
     }
     if wishes.get("optimizer", defaults.optimizer) == "adam":
         settings["lr"] = float(f"{RATE_256 * (256 / max(hidden, 128)) ** 0.5:.2g}")
