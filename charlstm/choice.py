@@ -21,7 +21,7 @@ CHARS_PER_PARAMETER = 15.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 3.0
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((5.0, 0.0), (9.0, 0.1), (16.0, 0.2), (50.0, 0.35), (float("inf"), 0.5))
+DROPOUT = ((2.0, 0.0), (5.0, 0.1), (12.0, 0.2), (50.0, 0.35), (float("inf"), 0.5))
 """Dropout for so many passes at most, each counted as many times as the model has parameters for a character of the text: a small model
 of a long text can be read to often and learns nothing by heart."""
 RATE_256 = 6e-3
