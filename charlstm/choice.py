@@ -81,11 +81,11 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
     ] or [(wishes.get("layers", 1), wishes.get("hidden", defaults.hidden))]
     layers, hidden = sizes[0]
     for larger in sizes[1:]:
-        size = parameters(*larger, V)
+        size = parameters(*larger, V) - V * embedding_for(V)  # of a large embedding a character touches one row
         if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
             layers, hidden = larger
     passes = affordable(layers, hidden) / max(1, chars)
-    by_heart = passes * parameters(layers, hidden, V) / max(1, chars)
+    by_heart = passes * (parameters(layers, hidden, V) - V * embedding_for(V)) / max(1, chars)
     settings: dict[str, Any] = {
         "layers": layers,
         "hidden": hidden,
