@@ -13,7 +13,7 @@ import numpy as np
 
 from charlstm.nn.config import embedding_for
 from charlstm.nn.parallel import Crew, parts_for
-from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
+from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, LEARNING_RATES, Budget, TrainConfig
 
 SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
 """Layers and cells, from the smallest model to the largest."""
@@ -23,9 +23,9 @@ PARAMETERS_PER_CHAR = 3.0
 """More parameters than this for each character of the text only learn it by heart."""
 DROPOUT = ((2.0, 0.0), (5.0, 0.1), (12.0, 0.2), (50.0, 0.35), (float("inf"), 0.5))
 """Dropout for so many passes at most, each counted as many times as the model has parameters for a character of the text: a small model
-of a long text can be read to often and learns nothing by heart."""
-RATE_256 = 6e-3
-"""Adam's best rate for 256 cells; it falls with the square root of the width."""
+of a long text can be read often and learns nothing by heart."""
+RATE_WIDTH = 256
+"""The usual learning rate is Adam's best one for so many cells; it falls with the square root of the width."""
 LOGITS = 1 << 24
 """A window has no more logits than this, which a very large vocabulary would take a machine's memory for."""
 PROBE_S = 0.1
@@ -81,11 +81,11 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
     ] or [(wishes.get("layers", 1), wishes.get("hidden", defaults.hidden))]
     layers, hidden = sizes[0]
     for larger in sizes[1:]:
-        size = parameters(*larger, V) - V * embedding_for(V)  # of a large embedding a character touches one row
+        size = weights(*larger, V)
         if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
             layers, hidden = larger
     passes = affordable(layers, hidden) / max(1, chars)
-    by_heart = passes * (parameters(layers, hidden, V) - V * embedding_for(V)) / max(1, chars)
+    by_heart = passes * weights(layers, hidden, V) / max(1, chars)
     settings: dict[str, Any] = {
         "layers": layers,
         "hidden": hidden,
@@ -94,7 +94,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         "dropout": next(share for limit, share in DROPOUT if by_heart <= limit),
     }
     if wishes.get("optimizer", defaults.optimizer) == "adam":
-        settings["lr"] = float(f"{RATE_256 * (256 / max(hidden, 128)) ** 0.5:.2g}")
+        settings["lr"] = float(f"{LEARNING_RATES['adam'] * (RATE_WIDTH / max(hidden, 128)) ** 0.5:.2g}")
     settings |= wishes
     open_ones = [name for name in ("hidden", "layers", "dropout", "lr") if name not in wishes and name in settings]
     chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)
@@ -108,6 +108,11 @@ def parameters(layers: int, hidden: int, V: int) -> int:
     first = 4 * hidden * ((E or V) + hidden + 1)
     top = E * (V + hidden) if E else V * hidden
     return top + first + (layers - 1) * 4 * hidden * (2 * hidden + 1) + V
+
+
+def weights(layers: int, hidden: int, V: int) -> int:
+    """The parameters without the embedding's, of which a character touches one row."""
+    return parameters(layers, hidden, V) - V * embedding_for(V)
 
 
 def work(layers: int, hidden: int, V: int) -> float:

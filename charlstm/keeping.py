@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import socket
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ class Keeper:
     def clean_up(self) -> None:
         """Remove what a process that was killed while saving left behind; only the lock's holder may."""
         for path in (self.path, self.best_path):
-            for left in path.parent.glob(f".{glob_escape(path.name)}.*.tmp"):
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 with contextlib.suppress(OSError):
                     left.unlink()
 
@@ -118,8 +119,3 @@ class Keeper:
     def _failed(self, error: SaveError, place: dict[str, Any]) -> events.Event:
         self.failure = error
         return events.Unsaved(**place, reason=str(error))
-
-
-def glob_escape(name: str) -> str:
-    """A file name as a pattern that matches it alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -68,11 +68,9 @@ def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.f
     """Surprise in nats of every character of a text: (ORDERS, chars), a row for each order."""
     surprise = np.empty((ORDERS, len(text)))
     lower = np.full(len(text), 1 / V)  # P of the order below: with continuation counts from order 1 on
-    ours, theirs = (
-        np.zeros(len(train), np.int64),
-        np.zeros(len(text), np.int64),
-    )  # ranks of the contexts: all are the empty one
-    keys, places, counts, ranks, found = _count(train, text, ours, theirs, V)
+    # Ranks of the contexts: at first all are the empty one.
+    ours, theirs = np.zeros(len(train), np.int64), np.zeros(len(text), np.int64)
+    places, counts, ranks, found = _count(train, text, ours, theirs, V)
     for n in range(1, ORDERS + 1):
         contexts = ours[places]
         surprise[n - 1] = -np.log(_smooth(counts, contexts, found, theirs, lower))
@@ -81,21 +79,20 @@ def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.f
         # The n-grams that end one place further left are the contexts of the next order.
         next_ours, next_theirs = _shift(ranks), _shift(found)
         more = _count(train, text, next_ours, next_theirs, V)
-        before = np.bincount(ranks[more[1]], minlength=len(keys))  # different characters that each n-gram follows
+        before = np.bincount(ranks[more[0]], minlength=len(counts))  # different characters that each n-gram follows
         lower = _smooth(np.maximum(before, 1), contexts, found, theirs, lower)
         ours, theirs = next_ours, next_theirs
-        keys, places, counts, ranks, found = more
+        places, counts, ranks, found = more
     return surprise
 
 
 def _count(
     train: NDArray[Any], text: NDArray[Any], ours: Ranks, theirs: Ranks, V: int
-) -> tuple[Ranks, Ranks, Ranks, Ranks, Ranks]:
+) -> tuple[Ranks, Ranks, Ranks, Ranks]:
     """The n-grams made of contexts and the characters after them.
 
     Returns:
-        the keys of all that the first text holds, in order; a place where each ends; how often it occurs; the ranks in that text, and those
-        in the other.
+        of all that the first text holds a place where each ends, and how often it occurs; the ranks in that text, and those in the other.
     """
     keys_at = ours * V + train
     known = np.flatnonzero(ours >= 0)
@@ -105,7 +102,7 @@ def _count(
     wanted = theirs * V + text
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     found = np.where((theirs >= 0) & (keys[at] == wanted), at, -1)
-    return keys, known[first], counts, ranks, found
+    return known[first], counts, ranks, found
 
 
 def _shift(ranks: Ranks) -> Ranks:

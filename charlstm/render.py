@@ -20,7 +20,7 @@ from charlstm.display.jsonl import dump
 from charlstm.display.words import bits, loss, visible
 from charlstm.errors import UsageError
 from charlstm.settings import SampleConfig
-from charlstm.vocabulary import describe as describe_character
+from charlstm.vocabulary import describe_some
 
 
 def write_samples(
@@ -154,9 +154,8 @@ def write_eval(
     text = corpus.read(corpus.find(corpora), encoding)
     ids, left_out = writer.vocabulary.translate(text.ids, text.vocabulary)
     if left_out and not skip:
-        named = ", ".join(describe_character(c) for c in left_out[:8]) + (" and more" if len(left_out) > 8 else "")
         raise UsageError(
-            f"the model never saw {named} of the text: --unknown skip leaves such characters out, "
+            f"the model never saw {describe_some(left_out)} of the text: --unknown skip leaves such characters out, "
             f"and 'charlstm train TEXT --init-from {run}' teaches them"
         )
     if len(ids) < 2:

@@ -12,7 +12,7 @@ from charlstm.nn import choose, model, parallel
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
-from charlstm.vocabulary import Vocabulary, describe
+from charlstm.vocabulary import Vocabulary, describe_some
 from charlstm.workers import side_by_side
 
 SMALLEST = np.float32(1e-30)
@@ -38,9 +38,8 @@ def readable_prompt(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     """
     strange = vocabulary.unknown(prompt)
     if strange and unknown == "error":
-        named = ", ".join(describe(c) for c in strange[:8]) + (" and more" if len(strange) > 8 else "")
         raise PromptError(
-            f"the model never saw {named} of the prompt: take other characters, or --unknown skip to leave them out"
+            f"the model never saw {describe_some(strange)} of the prompt: take other characters, or --unknown skip to leave them out"
         )
     return "".join(c for c in prompt if c in vocabulary)
 

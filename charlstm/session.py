@@ -95,7 +95,8 @@ class Session:
         try:
             for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads):
                 if isinstance(event, events.Evaluated):
-                    yield replace(event, **self._ngram())
+                    self._count()
+                    yield replace(event, **self._mark_told())
                 else:
                     yield event
                 planned = self.state.plan.last
@@ -176,13 +177,15 @@ class Session:
             best_val_nats=s.best_val_nats,
             reason=reason,
             hint=self._hint(),
-            **self._ngram(),
+            **self._mark_told(),
         )
 
-    def _ngram(self) -> dict[str, Any]:
-        """What counting would give on the held-out text, counted when it is first asked for."""
+    def _count(self) -> None:
+        """Find out what counting gives on the held-out text, once; a run that ends before its first evaluation never does."""
         if self.mark is None and len(self.val_ids):
             self.mark = ngram.best(self.train_ids, self.val_ids, len(self.state.vocabulary))
+
+    def _mark_told(self) -> dict[str, Any]:
         return {"ngram_nats": self.mark.nats, "ngram_order": self.mark.order} if self.mark else {}
 
     def _letters_nats(self) -> float:

@@ -163,8 +163,7 @@ def begin(
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if origin is not None:
-        places = np.array([corpus.vocabulary.characters.index(c) for c in origin.vocabulary.characters])
-        model.graft(params, origin.params, places)
+        model.graft(params, origin.params, corpus.vocabulary.encode(origin.vocabulary.characters))
     state = TrainState(
         shape=shape,
         config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,11 @@ from charlstm.nn.types import Ids
 def describe(character: str) -> str:
     """A character as an error message names it: 'é' (U+00E9); no control character gets through."""
     return f"{character!r} (U+{ord(character):04X})"
+
+
+def describe_some(characters: Sequence[str]) -> str:
+    """The first few of some characters, as an error message names them."""
+    return ", ".join(describe(c) for c in characters[:8]) + (" and more" if len(characters) > 8 else "")
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Vocabulary:
         strange = table < 0
         if strange.any():
             ids = ids[~strange[ids]]
-        small = np.uint8 if len(self) <= 1 << 8 else np.uint16 if len(self) <= 1 << 16 else np.uint32
+        small = np.min_scalar_type(max(0, len(self) - 1))
         return table.astype(small)[ids], [c for c, missing in zip(other.characters, strange, strict=True) if missing]
 
     def decode(self, ids: Ids) -> str:

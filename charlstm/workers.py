@@ -77,7 +77,7 @@ class Team:
 
     def __init__(self, crew: Crew, params: Arrays, config: ModelConfig, T: int, N: int, parts: int) -> None:
         """For windows of T steps and N streams. The parameters are moved to shared memory, **in place** of the arrays in the dict."""
-        self.crew, self.N, self.slices = crew, N, split(N, parts)
+        self.crew, self.slices = crew, split(N, parts)
         for name, p in params.items():
             params[name] = shared(p.shape, p.dtype)
             params[name][...] = p

@@ -85,18 +85,16 @@ class Tape:
         self.c = buffer(T + 1, N, H)  # the same for the cell state
         self.tanh_c = buffer(T, N, H)
         self.gates = buffer(4, T, N, H)  # what x gives to z; then i, f, o, g; on the way back dz
-        if (
-            N == 1
-        ):  # in memory (T, 4, N, H): a sweep over all gates of a step is then one run, which a row as short as this feels
+        if N == 1:
+            # In memory (T, 4, N, H): a sweep over all gates of a step is then one run, which a row as short as this feels.
             self.gates = buffer(T, 4, N, H).swapaxes(0, 1)
         self.last_gates = buffer(4, N, H)  # i, f, o, g of the last step, which backward leaves alone
         self.slopes = buffer(4, B, N, H)  # what dc (for i, f, g) or dh (for o) is multiplied with to give dz
         self.slope_c = buffer(B, N, H)  # what dh is multiplied with to add to dc
         self.d_inputs = buffer(T if need_d_x else 0, N, D)
         self.d_share = np.empty_like(self.d_inputs)  # one gate's share of it
-        self.z = buffer(
-            4, N, H
-        )  # scratch of one step, as are those below: h Uᵀ on the way forward, dz U on the way back
+        # Scratch of one step, as are those below: h Uᵀ on the way forward, dz U on the way back.
+        self.z = buffer(4, N, H)
         self.product, self.dh = buffer(N, H), buffer(N, H)
         self.dc = buffer(N, H), buffer(N, H)
         self.z_pieces = in_pieces(self.z, pieces(N, H, H))
