@@ -179,7 +179,7 @@ def load_run(path: Path) -> TrainState:
             )
         shape = base.writer.config
         shapes = model.shapes(shape)
-        slots = {f"{slot}/{name}": shapes[name] for slot in optim.SLOTS[base.config.optimizer] for name in shapes}
+        slots = optim.slot_names(base.config.optimizer, shapes, model.hidden_matrices(shape))
         carried = (shape.layers, base.config.batch, shape.hidden)
         return TrainState(
             shape=shape,
@@ -187,7 +187,7 @@ def load_run(path: Path) -> TrainState:
             vocabulary=base.writer.vocabulary,
             text=base.text,
             params=base.writer.params,
-            slots=_take(members, "slot/", slots),
+            slots=_take(members, "slot/", {slot: shapes[name] for slot, name in slots.items()}),
             good=_take(members, "good/", shapes),
             carried=model.State(**_take(members, "state/", {"h": carried, "c": carried})),
             cursor=_build(Cursor, run["cursor"], "cursor"),

@@ -93,8 +93,6 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         "seq": seq,
         "dropout": next(share for limit, share in DROPOUT if by_heart <= limit),
     }
-    if wishes.get("optimizer", defaults.optimizer) == "adam":
-        settings["lr"] = float(f"{LEARNING_RATES['adam'] * (RATE_WIDTH / max(hidden, 128)) ** 0.5:.2g}")
     settings |= wishes
     open_ones = [name for name in ("hidden", "layers", "dropout", "lr") if name not in wishes and name in settings]
     chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)

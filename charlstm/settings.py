@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from charlstm.errors import UsageError
 
-Optimizer = Literal["adam", "rmsprop", "sgd"]
+Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
 IfExists = Literal["fail", "resume", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
@@ -31,7 +31,7 @@ class TrainConfig:
     layers: int = 1
     batch: int = 32
     seq: int = 64
-    optimizer: Optimizer = "adam"
+    optimizer: Optimizer = "muon"
     lr: float | None = None  # None: `LEARNING_RATES` of the optimizer
     clip: float = 1.0
     dropout: float = 0.0
@@ -61,7 +61,7 @@ class TrainConfig:
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
 
-LEARNING_RATES = {"adam": 6e-3, "rmsprop": 2e-3, "sgd": 1.0}
+LEARNING_RATES = {"muon": 0.025, "adam": 0.02, "rmsprop": 2e-3, "sgd": 1.0}
 """The rate of each optimizer when none is given."""
 
 EVALUATIONS = 20

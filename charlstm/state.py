@@ -123,9 +123,8 @@ class TrainState:
         Weights are kept twice (the last good ones). Each part has its gradients twice and its weights as the loops like them, about
         twice. An evaluation has buffers of its own.
         """
-        weights = self.parameters * (
-            2 + len(optim.SLOTS[self.config.optimizer]) + (6 if self.shape.dropout else 4) * self.config.parts
-        )
+        weights = self.parameters * (2 + (6 if self.shape.dropout else 4) * self.config.parts)
+        weights += sum(slot.size for slot in self.slots.values())
         window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
         evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
         return 4 * (weights + window + evaluated)
@@ -170,7 +169,7 @@ def begin(
         vocabulary=corpus.vocabulary,
         text=corpus.info,
         params=params,
-        slots=optim.empty_slots(config.optimizer, params),
+        slots=optim.empty_slots(config.optimizer, params, model.hidden_matrices(shape)),
         good={name: p.copy() for name, p in params.items()},
         carried=model.State.zero(shape, batch),
         cursor=Cursor(),

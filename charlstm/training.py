@@ -160,7 +160,7 @@ def _try_step(state: TrainState, window: Window, team: Team, lr: float) -> tuple
     update_norm = 0.0
     if math.isfinite(loss) and math.isfinite(grad_norm):
         update = optim.UPDATES[state.config.optimizer]
-        update_norm = update(state.params, grads, state.slots, lr, state.step + 1)
+        update_norm = update(state.params, grads, state.slots, lr, state.step + 1, team.crew)
     weight_norm = optim.norm(state.params)
     measures = guard.Measures(
         loss_nats=loss,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from charlstm.nn import optim
+from charlstm.nn.parallel import Crew
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -42,6 +43,59 @@ def test_rmsprop_equals_its_formula() -> None:
         p -= 0.01 * g / (math.sqrt(s) + optim.RMSPROP_EPSILON)
         optim.rmsprop(params, grads, slots, 0.01, t)
         assert params["b"][2] == pytest.approx(p, rel=1e-12)
+
+
+def test_the_orthogonal_matrix_has_the_singular_vectors_of_its_argument_and_values_near_one() -> None:
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    right, _ = np.linalg.qr(rng.standard_normal((9, 6)))
+    G = (left * [3.0, 2.0, 1.0, 0.8, 0.6, 0.5]) @ right.T
+    for found, expected in ((optim.orthogonal(G), left @ right.T), (optim.orthogonal(G.T), right @ left.T)):
+        assert found.shape == expected.shape
+        along = left.T @ found @ right if found.shape == G.shape else right.T @ found @ left
+        np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-12)
+        assert np.diag(along) == pytest.approx(1, abs=0.35)
+
+
+def test_the_orthogonal_matrix_of_zeros_is_zeros() -> None:
+    assert not optim.orthogonal(np.zeros((3, 4), np.float32)).any()
+
+
+def muon_case(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {"layer1.U": rng.standard_normal((12, 3)), "layer1.b": rng.standard_normal(12)}
+
+
+def test_muon_equals_its_formula_gate_by_gate_and_is_adam_for_what_is_not_hidden() -> None:
+    hidden = ["layer1.U"]
+    params, slots = muon_case(0), optim.empty_slots("muon", muon_case(0), hidden)
+    assert list(slots) == ["m/layer1.U", "m/layer1.b", "v/layer1.b"]
+    rest = {"layer1.b": params["layer1.b"].copy()}
+    rest_slots, rest_squares = optim.empty_slots("adam", rest), 0.0
+    U, m = params["layer1.U"].copy(), np.zeros((12, 3))
+    for t in range(1, 5):
+        g = muon_case(t)["layer1.U"]
+        m = optim.MUON_MOMENTUM * m + (1 - optim.MUON_MOMENTUM) * g
+        ahead = optim.MUON_MOMENTUM * m + (1 - optim.MUON_MOMENTUM) * g
+        change = 0.01 * np.concatenate([optim.orthogonal(ahead[k : k + 3]) for k in range(0, 12, 3)])
+        U -= change
+        rest_squares = optim.adam(
+            rest, {"layer1.b": muon_case(t)["layer1.b"]}, rest_slots, 0.01 * optim.MUON_ADAM_RATE, t
+        )
+        moved = optim.muon(params, muon_case(t), slots, 0.01, t)
+        assert moved == pytest.approx(math.hypot(rest_squares, np.linalg.norm(change)), rel=1e-12)
+    np.testing.assert_allclose(params["layer1.U"], U, rtol=1e-12)
+    np.testing.assert_array_equal(params["layer1.b"], rest["layer1.b"])
+
+
+def test_muon_changes_no_bit_with_the_number_of_threads() -> None:
+    def trained(threads: int) -> tuple[bytes, float]:
+        params, slots = muon_case(0), optim.empty_slots("muon", muon_case(0), ["layer1.U"])
+        with Crew(threads) as crew:
+            moved = [optim.muon(params, muon_case(t), slots, 0.01, t, crew) for t in range(1, 4)]
+        return params["layer1.U"].tobytes(), sum(moved)
+
+    assert trained(1) == trained(2) == trained(3) == trained(7)
 
 
 def test_sgd_goes_down_the_gradient() -> None:

@@ -103,6 +103,12 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return result | top | {"out.b": (V,)}
 
 
+def hidden_matrices(config: ModelConfig) -> list[str]:
+    """The matrices that lead from hidden units to a layer's gates: all layers' U, and the W of those that read no one-hot characters."""
+    names = layer_names(config)
+    return [f"{name}.U" for name in names] + [f"{name}.W" for name in names if name != "layer1" or config.embedding]
+
+
 def layer_names(config: ModelConfig) -> list[str]:
     """``layer1`` … ``layerL``, from the text upwards."""
     return [f"layer{k + 1}" for k in range(config.layers)]
