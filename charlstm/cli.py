@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +71,8 @@ app = typer.Typer(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal has no bytes for
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
@@ -86,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # where nobody can be told, the status still tells
+        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
     return status
 
 

@@ -12,9 +12,14 @@ from typing import Any
 
 RUNNING, OTHER = "Running", "Options"
 """The groups that stand last."""
-FIRST = (("charlstm train", "learn the fables that come with it"), ("charlstm sample --temp 0.8", "write new text"))
+FIRST = (
+    ("charlstm train", "learn the fables that come with it; Ctrl-C saves and stops"),
+    ("charlstm sample --temp 0.8", "write new text"),
+)
 """What to type before anything else."""
 NARROWEST, WIDEST, MOST_NAME = 40, 100, 26
+HELD = "\0"
+"""A space at which no line is broken."""
 
 
 def of_command(path: str, doc: str, parameters: Sequence[Any], context: Any) -> str:
@@ -87,7 +92,7 @@ def _meaning(option: Any) -> str:
     facts = []
     if option.show_default and option.default is not None and not option.is_flag and option.default != "":
         default = option.default
-        facts.append(f"default {default:g}" if isinstance(default, float) else f"default {default}")
+        facts.append(f"default{HELD}{default:g}" if isinstance(default, float) else f"default{HELD}{default}")
     if option.envvar:
         facts.append(str(option.envvar))
     return f"{option.help or ''} [{'; '.join(facts)}]" if facts else str(option.help or "")
@@ -116,7 +121,7 @@ def _table(title: str, rows: Sequence[tuple[str, ...]], *, whole: bool = False) 
         else:
             lines.append(f"  {_bold(name)}")
         lines += [" " * indent + line for line in wrapped]
-    return "\n".join(lines)
+    return "\n".join(lines).replace(HELD, " ")
 
 
 def _heading(title: str) -> str:
@@ -130,4 +135,4 @@ def _bold(text: str) -> str:
 def _styled(text: str, code: str) -> str:
     """Text in bold on a terminal that wants it."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    return text if plain or not sys.stdout.isatty() else f"\x1b[{code}m{text}\x1b[0m"
+    return text if plain or sys.stdout is None or not sys.stdout.isatty() else f"\x1b[{code}m{text}\x1b[0m"

@@ -19,7 +19,8 @@ def unknown_command(words: Sequence[str], commands: Sequence[str]) -> str:
     hint = nearest(words[0], commands)
     if not hint and Path(words[0]).exists():
         hint = f"did you mean 'charlstm train {shlex.join(words)}'?"
-    return f"there is no command {words[0]!r}: {hint or 'it is one of ' + ', '.join(commands)}"
+    hint = hint or f"it is one of {', '.join(commands)}"
+    return f"there is no command {words[0]!r}: {hint}"
 
 
 def explain(error: Any, words: Sequence[str]) -> str:

@@ -199,3 +199,11 @@ def test_a_wrong_word_from_the_environment_is_told_by_its_variable(
 ) -> None:
     monkeypatch.setenv("CHARLSTM_DISPLAY", "liv")
     assert "CHARLSTM_DISPLAY 'liv' is unknown" in charlstm("train").sentence
+
+
+def test_the_page_of_commands_is_what_the_program_says() -> None:
+    from tests.experiments import commands
+
+    assert commands.PAGE.read_text(encoding="utf-8") == commands.page(), (
+        "docs/commands.md is stale: python -m tests.experiments.commands --write"
+    )
