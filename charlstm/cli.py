@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 """The signals that end training after saving, and the exit status of each."""
+ORDER = ("train", "sample", "resume", "info", "eval")
+"""Of the commands in the help: that of use."""
 DEFAULTS, SAMPLE_DEFAULTS, HABITS = TrainConfig(), SampleConfig(), Habits()
 
 
@@ -58,8 +60,6 @@ class _Program(TyperGroup):
             raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
 
-
-ORDER = ("train", "sample", "resume", "info", "eval")
 
 app = typer.Typer(
     name="charlstm",

@@ -13,11 +13,13 @@ from typing import Any
 RUNNING, OTHER = "Running", "Options"
 """The groups that stand last."""
 FIRST = (
-    ("charlstm train", "learn the fables that come with it; Ctrl-C saves and stops"),
+    ("charlstm train", "learn the built-in fables; Ctrl-C saves and stops"),
     ("charlstm sample --temp 0.8", "write new text"),
 )
 """What to type before anything else."""
 NARROWEST, WIDEST, MOST_NAME = 40, 100, 26
+KINDS = {"int": "N", "float": "X", "str": "TEXT"}
+"""What stands for a value behind its option."""
 HELD = "\0"
 """A space at which no line is broken."""
 
@@ -84,7 +86,7 @@ def _names(option: Any, context: Any) -> str:
     if option.is_flag:
         return names
     kind = option.metavar or option.display_type(context).strip("<>")
-    return f"{names} {({'int': 'N', 'float': 'X', 'str': 'TEXT'}).get(kind, kind if '|' in kind else kind.upper())}"
+    return f"{names} {KINDS.get(kind, kind if '|' in kind else kind.upper())}"
 
 
 def _meaning(option: Any) -> str:

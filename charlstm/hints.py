@@ -6,6 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
 def unknown_command(words: Sequence[str], commands: Sequence[str]) -> str:
     """A first word that is no command."""
     hint = nearest(words[0], commands)
-    if not hint and Path(words[0]).exists():
-        hint = f"did you mean 'charlstm train {shlex.join(words)}'?"
+    with suppress(OSError, ValueError):  # no name of a file at all
+        if not hint and Path(words[0]).exists():
+            hint = f"did you mean 'charlstm train {shlex.join(words)}'?"
     hint = hint or f"it is one of {', '.join(commands)}"
     return f"there is no command {words[0]!r}: {hint}"
 

@@ -162,6 +162,7 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
     [
         (["trian"], "did you mean train?"),
         (["verses.txt", "--minutes", "1"], "did you mean 'charlstm train verses.txt --minutes 1'?"),
+        (["x" * 5000], "it is one of"),
         (["nonsense"], "it is one of train, sample, resume, info, eval"),
         (["sample", "--temprature", "1"], "did you mean --temp?"),
         (["sample", "-temp", "1"], "did you mean --temp?"),
