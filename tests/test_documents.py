@@ -87,7 +87,7 @@ def test_every_block_of_python_compiles_and_one_that_imports_runs(block: Block, 
             )
         )
     if re.match(r"\s*(import|from) ", code):
-        environment = documents.furnish(folder, runs, code) | {"PYTHONPATH": str(ROOT), "CHARLSTM_MINUTES": "0.01"}
+        environment = documents.furnish(folder, runs, code) | {"PYTHONPATH": str(ROOT)}
         for name in set(re.findall(r"checkpoints/(\w+)", code)):
             documents.furnish(folder, runs, f"charlstm info {name}\n")
         done = documents.run([sys.executable, "-W", "error", "-c", code], folder, environment)
