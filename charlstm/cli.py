@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from charlstm import __version__, blas
-from charlstm.errors import CharlstmError
+from charlstm import __version__, blas, completion, helptext, hints
+from charlstm.errors import CharlstmError, UsageError
 from charlstm.settings import (
     Budget,
     DisplayKind,
@@ -31,12 +33,37 @@ if TYPE_CHECKING:
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 """The signals that end training after saving, and the exit status of each."""
+ORDER = ("train", "sample", "resume", "info", "eval")
+"""Of the commands in the help: that of use."""
 DEFAULTS, SAMPLE_DEFAULTS, HABITS = TrainConfig(), SampleConfig(), Habits()
+
+
+class _Command(TyperCommand):
+    """A command with our own help."""
+
+    def get_help(self, ctx: Any) -> str:
+        return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
+
+
+class _Program(TyperGroup):
+    """All commands, in the order of use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def get_help(self, ctx: Any) -> str:
+        commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
+        return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="charlstm",
-    help="Learn any text, and write new text in its style: a character-level LSTM in NumPy.",
-    no_args_is_help=True,
+    cls=_Program,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,14 +71,15 @@ app = typer.Typer(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal has no bytes for
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
     except CharlstmError as error:
         return _complain(str(error), error.exit_status)
     except typer.TyperException as error:
-        message = error.format_message().rstrip(".")
-        return _complain(f"{message}; see 'charlstm --help'", error.exit_code) if message else error.exit_code
+        return _complain(hints.explain(error, sys.argv[1:] if argv is None else argv), error.exit_code)
     except SystemExit as leaving:  # Typer's answer to a closed pipe
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -61,8 +89,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # where nobody can be told, the status still tells
+        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
     return status
+
+
+def _complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    return completion.complete_run(incomplete, Path(ctx.params.get("checkpoints") or "checkpoints"))
+
+
+def _complete_text(incomplete: str) -> list[str]:
+    return completion.complete_text(incomplete)
 
 
 def _option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
@@ -79,14 +116,20 @@ CHOICE, ENDING = "Choosing characters", "Beginning and end"
 CorpusNames = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CORPUS]...",
+        metavar="CORPUS",
+        autocompletion=_complete_text,
         help="Texts: paths, a directory, a pattern, '-' for standard input, or the name of a text in corpora/. None: the built-in text.",
         show_default=False,
     ),
 ]
 Run = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="A run's name or file; the newest run if none is given.", show_default=False),
+    typer.Argument(
+        metavar="RUN",
+        help="A run's name or file; the newest run if none is given.",
+        show_default=False,
+        autocompletion=_complete_run,
+    ),
 ]
 Checkpoints = Annotated[Path, _option("--checkpoints", "The folder of runs.", RUNNING)]
 Minutes = Annotated[
@@ -112,15 +155,22 @@ JSON = Annotated[bool, _option("--json", "JSON instead of text.", show_default=F
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
 ) -> None:
-    """Learn any text, and write new text in its style: a character-level LSTM in NumPy."""
+    """Learn any text, and write new text in its style: a character-level LSTM in NumPy.
+
+    Training shows what it learns, saves as it goes, and can be stopped at any time.
+    """
     if show:
         print(f"charlstm {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:  # there is nothing to do, and stdout is for what was done
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
-@app.command()
+@app.command(cls=_Command)
 def train(
     context: typer.Context,
     corpora: CorpusNames = None,
@@ -140,7 +190,14 @@ def train(
     ] = None,
     init_from: Annotated[
         str | None,
-        _option("--init-from", "Begin with the weights of this run instead of random ones.", MODEL, show_default=False),
+        _option(
+            "--init-from",
+            "Begin with the weights of this run instead of random ones.",
+            MODEL,
+            show_default=False,
+            metavar="RUN",
+            autocompletion=_complete_run,
+        ),
     ] = None,
     batch: Annotated[
         int | None,
@@ -189,7 +246,10 @@ def train(
 ) -> int:
     """Learn a text. Writes NAME.npz, to resume, and NAME.best.npz, to sample from.
 
-    charlstm train trumptweets.txt --minutes 20
+    charlstm train trumptweets.txt --minutes 20                        # one file, for 20 minutes
+    charlstm train letters/ --name letters --display bar               # all .txt files of a folder
+    charlstm train tweets.txt --minutes 20 --if-exists resume          # start, or go on: for cron
+    charlstm train letters.txt --init-from fables --minutes 5          # build on another run
     """
     settings: dict[str, Any] = {
         "hidden": hidden, "layers": layers, "batch": batch, "seq": seq, "optimizer": optimizer, "lr": lr, "clip": clip,
@@ -210,7 +270,7 @@ def train(
     return _train(begin, display, save_every, preview_every, threads)
 
 
-@app.command()
+@app.command(cls=_Command)
 def resume(
     context: typer.Context,
     run: Run = None,
@@ -225,7 +285,8 @@ def resume(
 ) -> int:
     """Go on with a run exactly where it stopped, or longer than was planned.
 
-    charlstm resume trumptweets --minutes 20
+    charlstm resume                                # what was interrupted, to the end that was planned
+    charlstm resume trumptweets --minutes 20       # a named run, for another 20 minutes
     """
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
@@ -237,7 +298,7 @@ def resume(
     return _train(begin, display, save_every, preview_every, threads)
 
 
-@app.command()
+@app.command(cls=_Command)
 def sample(
     run: Run = None,
     temp: Annotated[
@@ -284,7 +345,9 @@ def sample(
 ) -> int:
     """Write new text from a run.
 
-    charlstm sample --temp 0.8
+    charlstm sample --temp 0.8                                   # from the newest run
+    charlstm sample trumptweets --prompt "I will " --lines 1     # go on from a beginning
+    charlstm sample --lines 5 --output today.txt                 # a file that is never half written
     """
     if length is None:
         length = 0 if lines > 0 else SAMPLE_DEFAULTS.length
@@ -304,20 +367,30 @@ def sample(
     return write_samples(run, checkpoints, settings, count, seed, as_json=json, output=output)
 
 
-@app.command()
+@app.command(cls=_Command)
 def info(run: Run = None, json: JSON = False, checkpoints: Checkpoints = Path("checkpoints")) -> int:
-    """Show what is in a run's file: model, text, settings, history, size."""
+    """Show what is in a run's file: model, text, settings, history, size.
+
+    charlstm info                        # the newest run
+    charlstm info trumptweets --json     # for programs
+    """
     blas.prepare()
     from charlstm.render import write_info
 
     return write_info(run, checkpoints, as_json=json)
 
 
-@app.command("eval")
+@app.command("eval", cls=_Command)
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name or file.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run's name or file.", show_default=False, autocompletion=_complete_run),
+    ],
     corpora: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Texts, as `train` takes them.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="TEXT", help="Texts, as 'train' takes them.", show_default=False, autocompletion=_complete_text
+        ),
     ],
     cold: Annotated[
         int, _option("--cold", "Forget all after so many characters, as models with a window do; 0: never.")
@@ -332,7 +405,8 @@ def evaluate(
 ) -> int:
     """Tell how well a run predicts a text, in nats and bits a character.
 
-    charlstm eval trumptweets newtweets.txt
+    charlstm eval trumptweets newtweets.txt              # one number
+    charlstm eval trumptweets newtweets.txt --show       # the text, coloured by what surprised it
     """
     require("--cold", cold, 0, None)
     blas.prepare()

@@ -1,29 +1,27 @@
-"""Texts: find them, read and decode them or say what is wrong with them, give them a fingerprint, split them."""
+"""Texts: read and decode them or say what is wrong with them, give them a fingerprint, split them."""
 
 from __future__ import annotations
 
 import codecs
-import difflib
-import glob
 import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
+from charlstm.finding import BUILT_IN, STDIN, SUFFIX, default_name, find, shipped
 from charlstm.vocabulary import Vocabulary
 
-STDIN = "-"
-BUILT_IN = "fables"
+__all__ = ["BUILT_IN", "STDIN", "SUFFIX", "Corpus", "TextInfo", "default_name", "find", "read", "shipped"]
+"""Who reads a text finds it first, so both are had from here."""
+
 CHUNK_BYTES = 1 << 18
 CODE_POINTS = 0x110000
-SUFFIX = ".txt"
 
 
 @dataclass(frozen=True)
@@ -64,84 +62,6 @@ class Corpus:
             f", and rows were added for the {new:,} others" if new else ""
         )
         return Corpus(ids, both, self.info), note
-
-
-# -- find -------------------------------------------------------------------------------------------------------------
-
-
-def shipped(folder: str, name: str) -> Path:
-    """The path of a file that comes with the program: in an installed package, or in the checkout that it runs from."""
-    package = Path(__file__).resolve().parent
-    installed = package / "data" / folder / name
-    return installed if installed.exists() else package.parent / folder / name
-
-
-def find(names: Sequence[str]) -> tuple[str, ...]:
-    """Absolute paths of the texts that these words mean (``-`` stays as it is); none at all means the built-in text.
-
-    A word is a path, a directory (all its .txt files, sorted), a pattern, ``-``, or the bare name of a text in corpora/.
-
-    Raises:
-        CorpusError: says what was looked for, where, and which names come nearest.
-    """
-    if not names:
-        return (str(shipped("corpora", BUILT_IN + SUFFIX)),)
-    found = [path for name in names for path in _find_one(name)]
-    if found.count(STDIN) > 1 or (STDIN in found and len(found) > 1):
-        raise CorpusError("'-' (standard input) can't be combined with other texts: give it alone")
-    return tuple(dict.fromkeys(found))
-
-
-def corpora_folders() -> list[Path]:
-    """Where a bare name is looked for: ./corpora, then what comes with the program."""
-    return list(dict.fromkeys([Path("corpora").absolute(), shipped("corpora", BUILT_IN + SUFFIX).parent]))
-
-
-def corpora_names() -> list[str]:
-    """The bare names that there are."""
-    return sorted({path.stem for folder in corpora_folders() for path in folder.glob("*" + SUFFIX)})
-
-
-def default_name(sources: Sequence[str]) -> str:
-    """The name of a run on these texts: that of the first one. The built-in text's own model is never in the way of it."""
-    if list(sources) == [STDIN]:
-        return "stdin"
-    stem = Path(sources[0]).stem
-    return f"my-{stem}" if stem == BUILT_IN else stem
-
-
-def _find_one(name: str) -> list[str]:
-    if name == STDIN:
-        return [STDIN]
-    path = Path(name).expanduser()
-    try:
-        if path.is_dir():
-            texts = sorted(str(p.absolute()) for p in path.rglob("*" + SUFFIX) if p.is_file())
-            if not texts:
-                raise CorpusError(f"{name} is a directory with no {SUFFIX} file in it: name the files themselves")
-            return texts
-        if path.exists():
-            return [str(path.absolute())]
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{name!r} can't be looked up ({error}): give the path of a text") from error
-    if any(c in name for c in "*?["):
-        texts = sorted(str(Path(p).absolute()) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
-        if texts:
-            return texts
-        raise CorpusError(f"no file matches the pattern {name!r}: check it with 'ls'")
-    for folder in corpora_folders():
-        for candidate in (folder / name, folder / (name + SUFFIX)):
-            if candidate.is_file():
-                return [str(candidate)]
-    nearby = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, nearby + corpora_names(), n=3)
-    hint = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else f"there is {', '.join(corpora_names()) or 'nothing'} in corpora/"
-    )
-    where = " or ".join(str(folder) for folder in corpora_folders())
-    raise CorpusError(f"there is no text {name!r}, neither as a path nor in {where}: {hint}")
 
 
 # -- read -------------------------------------------------------------------------------------------------------------

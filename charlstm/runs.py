@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from charlstm import corpus
+from charlstm import finding
 from charlstm.errors import UsageError
 
 SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
@@ -20,7 +19,7 @@ def run_names(folder: Path) -> list[str]:
             continue
         name = path.name.removesuffix(BEST_SUFFIX).removesuffix(SUFFIX)
         changed[name] = max(changed.get(name, 0.0), path.stat().st_mtime)
-    return sorted(changed, key=lambda name: (name != corpus.BUILT_IN, changed[name]), reverse=True)
+    return sorted(changed, key=lambda name: (name != finding.BUILT_IN, changed[name]), reverse=True)
 
 
 def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
@@ -33,7 +32,7 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
         UsageError: there is no such run; names those that come nearest.
     """
     names = run_names(folder)
-    shipped = corpus.shipped("checkpoints", corpus.BUILT_IN + SUFFIX)
+    shipped = finding.shipped("checkpoints", finding.BUILT_IN + SUFFIX)
     if run is None:
         if names:
             run = names[0]
@@ -44,16 +43,19 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     if run.endswith(SUFFIX) or "/" in run:
         path = Path(run).expanduser()
         if not path.is_file():
-            raise UsageError(f"there is no file {run}: give a run's name or the path of an {SUFFIX} file")
+            nearby = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
+            hint = finding.nearest(str(path), nearby) or f"give a run's name or the path of an {SUFFIX} file"
+            raise UsageError(f"there is no file {run}: {hint}")
         return path
     endings = (BEST_SUFFIX, SUFFIX) if best else (SUFFIX,)
     for ending in endings:
         if (folder / (run + ending)).is_file():
             return folder / (run + ending)
-    if best and run == corpus.BUILT_IN and shipped.exists():
+    if best and run == finding.BUILT_IN and shipped.exists():
         return shipped
-    near = difflib.get_close_matches(run, names, n=3) or names[:5]
-    hint = f"did you mean {' or '.join(near)}?" if near else "type 'charlstm train CORPUS' to make one"
+    hint = finding.nearest(run, names or [finding.BUILT_IN])
+    if not hint:
+        hint = f"there is {', '.join(names[:5])}" if names else "type 'charlstm train CORPUS' to make one"
     raise UsageError(f"there is no run {run!r} in {folder}: {hint}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from charlstm.errors import UsageError
+from charlstm.finding import nearest
 
 Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
@@ -141,4 +142,8 @@ def require(
 def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a word that is not among those allowed."""
     if value not in allowed:
-        raise UsageError(f"{option} {value!r} is unknown: it is one of {', '.join(allowed)}")
+        choices = ", ".join(allowed)
+        near = nearest(value, allowed)
+        raise UsageError(
+            f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": it is one of {choices}")
+        )

@@ -195,21 +195,6 @@ def test_the_environment_sets_options_and_the_command_line_stands_above_it(
     assert told["step"] != 7
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "sample", "info"])
-def test_every_option_has_an_environment_variable(charlstm: Program, command: str) -> None:
-    from charlstm.cli import app
-
-    for registered in app.registered_commands:
-        if registered.callback and registered.callback.__name__ == command:
-            hints = registered.callback.__annotations__
-            options = [h for name, h in hints.items() if name not in ("context", "return", "corpora", "run")]
-            assert len(options) >= 2
-            for hint in options:
-                assert "CHARLSTM_" in str(hint) or "_option(" in str(hint) or hint in (
-                    "Checkpoints", "Minutes", "Epochs", "Steps", "Display", "SaveEvery", "PreviewEvery", "Threads", "JSON"
-                )  # fmt: skip
-
-
 def test_json_display_speaks_json_and_nothing_else(charlstm: Program, text: Path) -> None:
     result = charlstm("train", text, "--steps", 30, "--display", "json", *SMALL[:-2], "--preview-every", 0.01)
     told = [json.loads(line) for line in result.out.splitlines()]
