@@ -308,7 +308,7 @@ def sample(
 def info(run: Run = None, json: JSON = False, checkpoints: Checkpoints = Path("checkpoints")) -> int:
     """Show what is in a run's file: model, text, settings, history, size."""
     blas.prepare()
-    from charlstm.render import write_info
+    from charlstm.report import write_info
 
     return write_info(run, checkpoints, as_json=json)
 
