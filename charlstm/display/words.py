@@ -10,9 +10,10 @@ BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
 
 
 class Trend:
-    """Whether a number is steady or rising: its quick running mean against its slow one."""
+    """Whether a number is steady, rising or falling: its quick running mean against its slow one."""
 
-    def __init__(self) -> None:
+    def __init__(self, slack: float = 0.0) -> None:
+        self.slack = slack  # a difference too small to tell of
         self.quick = self.slow = 0.0
         self.seen = 0
 
@@ -23,8 +24,10 @@ class Trend:
         self.slow += (value - self.slow) / min(self.seen, 400)
 
     def word(self) -> str:
-        """steady or rising."""
-        return "rising" if self.quick > 1.25 * self.slow else "steady"
+        """steady, rising or falling."""
+        if self.quick > 1.25 * self.slow + self.slack:
+            return "rising"
+        return "falling" if self.slow > 1.25 * self.quick + self.slack else "steady"
 
 
 def duration(seconds: float | None) -> str:
