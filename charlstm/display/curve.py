@@ -36,7 +36,7 @@ def draw(line: Points, marks: Points, width: int, height: int, low: float, high:
             c, r = c0 + round((column - c0) * k / steps), r0 + round((row - r0) * k / steps)
             cells[r // 4][c // 2] |= DOTS[r % 4][c % 2]
         before = (column, row)
-    rows = [[chr(0x2800 + cell) for cell in row] for row in cells]
+    rows = [[chr(0x2800 + cell) if cell else " " for cell in row] for row in cells]
     for x, y in marks:
         column, row = place(x, y)
         rows[row // 4][column // 2] = MARK

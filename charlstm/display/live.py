@@ -63,27 +63,27 @@ class LiveDisplay:
         now = self.clock()
         if now < self.next_s or not self.works:
             return
-        width, height = self.console.size
-        frame = [_control((ControlType.HOME,))]
-        if (width, height) != self.size:
-            if self.size == (0, 0):
-                self.console.set_alt_screen(True)
-                self.console.show_cursor(False)
-            frame.append(_control((ControlType.CLEAR,)))
-            self.size = (width, height)
-        for number, line in enumerate(screen.draw(self.run, width, height)):
-            frame += [Segment("\n")] * (number > 0) + [_control((ControlType.ERASE_IN_LINE, 2))]
-            frame += line.render(self.console)
-        self._write(Segments(frame))
+        try:
+            self._paint()
+        except OSError:  # the terminal is gone, which must not end the training before it was saved
+            self.works = False
         self.frames += 1
         done = self.clock()
         self.next_s = done + max(MIN_FRAME_S, (done - now) / SHARE)
 
-    def _write(self, frame: Segments) -> None:
-        try:
-            self.console.print(frame, end="", crop=False)
-        except OSError:  # the terminal is gone, which must not end the training before it was saved
-            self.works = False
+    def _paint(self) -> None:
+        width, height = size = self.console.size
+        frame = [_control((ControlType.HOME,))]
+        if size != self.size:
+            if self.size == (0, 0):
+                self.console.set_alt_screen(True)
+                self.console.show_cursor(False)
+            self.size = size
+            frame.append(_control((ControlType.CLEAR,)))
+        for number, line in enumerate(screen.draw(self.run, width, height)):
+            frame += [Segment("\n")] * (number > 0) + [_control((ControlType.ERASE_IN_LINE, 2))]
+            frame += line.render(self.console)
+        self.console.print(Segments(frame), end="", crop=False)
 
     def _close(self) -> None:
         """Give the terminal back."""
@@ -97,8 +97,14 @@ class LiveDisplay:
 
     def _summarise(self, event: events.Finished) -> None:
         """How it ended, and what can be done next."""
-        told = lines.finished(event)
-        if s := self.run.started:
+        s = self.run.started
+        told = [
+            f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {words.duration(event.elapsed_s)}",
+            lines.best_loss(event) or f"training loss {words.loss(event.loss_nats)}",
+            f"the model is in {event.path}",
+            f"note: {event.hint}" if event.hint else "",
+        ]
+        if s:
             run = shlex.quote(s.run)
             folder = str(Path(s.path).parent)
             where = "" if folder == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(folder)}"
@@ -108,7 +114,7 @@ class LiveDisplay:
                 f"look at it:  charlstm info {run}{where}",
             ]
         with contextlib.suppress(OSError):
-            for line in told:
+            for line in filter(None, told):
                 self.console.print(Text(words.visible(line)), soft_wrap=True)
 
 

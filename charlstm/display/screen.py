@@ -25,7 +25,15 @@ CURSOR = "▌"
 
 
 def draw(run: Standing, width: int, height: int) -> list[Text]:
-    """Exactly `height` lines of at most `width` cells."""
+    """Exactly `height` lines of at most `width` cells, of which two are the least."""
+    lines = _lines(run, width, height)
+    if width < LEAST_COLUMNS:
+        for line in lines:
+            line.truncate(max(width, 2))
+    return lines
+
+
+def _lines(run: Standing, width: int, height: int) -> list[Text]:
     message = Text(cells.fit(run.message, width), "bold" if run.trouble else "dim")
     head = [message if run.trouble and height < MESSAGE_ROWS else _title(run, width)]
     large = height >= LARGE_ROWS and width >= LARGE_COLUMNS
@@ -156,9 +164,11 @@ def _curve(run: Standing, width: int, rows: int) -> list[Text]:
 
 
 def _health(run: Standing) -> list[Text]:
-    """A line each, of one width: name, number, and a word, which stands out where it is not the usual one."""
+    """A line each, of one width: name, number, and a word, which stands out where it is worth a look."""
     lines = [
-        Text.assemble((f"{name:<9}", "dim"), f" {number:>6} ", (f"{word:<7}", "dim" if word == "steady" else "bold"))
+        Text.assemble(
+            (f"{name:<9}", "dim"), f" {number:>6} ", (f"{word:<7}", "bold" if word in ("rising", "clipped") else "dim")
+        )
         for name, number, word in run.health()
     ]
     if p := run.progress:
@@ -180,7 +190,8 @@ def _sample(run: Standing, width: int, rows: int) -> list[Text]:
     lines = [Text(cells.fit(title + "─" * (width - len(title)), width), "dim")]
     if run.prompt:
         lines += [Text("> " + line, "dim") for line in cells.wrap(cells.measurable(run.prompt).rstrip("\n"), width - 2)]
-    body = cells.measurable(run.sample)
+    goes_on = "…" if run.prompt and not run.prompt.endswith("\n") else ""
+    body = cells.measurable(goes_on + run.sample.lstrip("\n"))
     lines += [Text(line) for line in cells.wrap(body + CURSOR if body else "", width)]
     lines = [lines[0], *lines[1:][-(rows - 1) :]] if rows > 1 else lines[:1]
     return lines + [Text() for _ in range(rows - len(lines))]

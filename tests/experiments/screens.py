@@ -7,6 +7,7 @@ python -m tests.experiments.screens 80 24       prints one
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import shlex
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
+
+from rich.console import Console
 
 from charlstm import events
 from charlstm.display import screen
@@ -60,11 +63,15 @@ def story() -> Iterator[events.Event]:
 
 
 def drawn(columns: int, rows: int) -> str:
-    """The screen after the story, as it was laid out."""
+    """The screen after the story, as Rich renders it."""
     run = Standing()
     for event in story():
         run.take(event)
-    return _tidy([line.plain for line in screen.draw(run, columns, rows)])
+    console = Console(file=io.StringIO(), width=columns, height=rows, color_system=None)
+    with console.capture() as capture:
+        for line in screen.draw(run, columns, rows):
+            console.print(line, soft_wrap=True)
+    return _tidy(capture.get().split("\n"))
 
 
 def shown(columns: int, rows: int) -> str:
@@ -99,12 +106,15 @@ def _tidy(lines: list[str]) -> str:
 
 
 def tell(stream: TextIO) -> LiveDisplay:
-    """Show the story on a stream, each event as if a second after the one before; the screen is left open."""
+    """Show the story on a stream at ten times its pace, and its end in any case; the screen is left open."""
     now = 0.0
     display = LiveDisplay(stream, clock=lambda: now)
-    for event in story():
-        now += 1.0
+    *most, last = story()
+    for event in most:
+        now = event.elapsed_s / 10
         display.show(event)
+    now += 1.0
+    display.show(last)
     return display
 
 
