@@ -74,7 +74,7 @@ def _losses(run: Standing, width: int) -> Text:
     for pointer, name, nats in [*losses, ("", "best", run.best_val_nats)]:
         if pointer or nats is not None:
             label = f"{pointer} {name} " if width >= LARGE_COLUMNS else f"{pointer or name} "
-            text.append(label.lstrip(), "dim").append(_nats(nats), "bold" if pointer else "").append("   ")
+            text.append(label.lstrip(), "dim").append(words.nats(nats), "bold" if pointer else "").append("   ")
     name, nats = next(((name, nats) for name, nats in run.marks() if nats is not None), ("", None))
     if nats is not None and run.judged_nats is not None:
         text.append(f"{_apart(run.judged_nats, nats)} {name}", "dim")
@@ -97,7 +97,7 @@ def _losses_large(run: Standing, width: int) -> list[Text]:
     if len(shown) < len(both):
         table = [both[0][1:3], *table]
     for line, (name, nats) in zip(lines, table, strict=False):
-        line.append(f"{name:<9}", "dim").append(f"{_nats(nats):<6}")
+        line.append(f"{name:<9}", "dim").append(f"{words.nats(nats):<6}")
         if nats is not None and width >= BITS_COLUMNS:
             line.append(f" {words.bits(nats):.3f} bits ", "dim")
         if nats is not None and run.judged_nats is not None and name not in ("best", both[0][1]):
@@ -111,10 +111,6 @@ def _both(run: Standing) -> list[tuple[str, str, float | None, str]]:
     if run.val_nats is not None:
         losses.append((HELD_OUT_POINTER, "held out", run.val_nats, HELD_OUT))
     return losses
-
-
-def _nats(nats: float | None) -> str:
-    return "-" if nats is None else f"{nats:.3f}"
 
 
 def _apart(nats: float, mark: float) -> str:

@@ -39,9 +39,32 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def ago(seconds: float) -> str:
+    """just now, 5 minutes ago, 1 hour ago, 12 days ago."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def size(number: float) -> str:
+    """850 bytes, 84 kB, 1.4 MB, 2.1 GB."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            value = number / one
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{number:.0f} bytes"
+
+
 def bits(nats: float) -> float:
     """Nats as bits."""
     return nats / math.log(2)
+
+
+def nats(number: float | None) -> str:
+    """1.534, or - where there is none."""
+    return "-" if number is None else f"{number:.3f}"
 
 
 def loss(nats: float | None) -> str:
