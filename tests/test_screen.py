@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from charlstm.display.live import LiveDisplay
 from charlstm.display.standing import Standing
 from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments import screens
+from tests.experiments.picture import picture
 
 LEGIBLE = {0, 1, 2, 31, 32, 35, 36}
 """Default, bold, dim; red, green, magenta and cyan, which are neither lost on a light nor on a dark background."""
@@ -387,3 +389,11 @@ def test_on_a_real_terminal_stdout_holds_the_path_alone(folder: Path, interrupte
     assert b"\x1b[?25h" in summary, "the cursor is shown again"
     assert f"t {how} at step" in summary.decode()
     assert "Traceback" not in shown.decode()
+
+
+def test_the_picture_of_the_readme_is_small_and_fetches_nothing(run: Standing) -> None:
+    for svg in (picture(run), (screens.ROOT / "docs" / "screen.svg").read_text(encoding="utf-8")):
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert len(svg) < 100_000
+        assert not re.search(r"url\(.?http|@import|href=", svg)
+        assert "held&#160;out" in svg

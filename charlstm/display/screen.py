@@ -49,7 +49,7 @@ def _lines(run: Standing, width: int, height: int) -> list[Text]:
         left = max(width // 2, 40 + HEALTH_COLUMNS)
         return head + _beside(_curve(run, left, rows), left + 2, _sample(run, width - left - 2, rows))
     if height >= CURVE_ROWS and width >= LARGE_COLUMNS:
-        head += _curve(run, width, max(5, rows // 3))
+        head += _curve(run, width, max(6, 2 * rows // 5))
     elif height >= HEALTH_ROWS:
         head += _health_grid(run, width)
     return (head + _sample(run, width, height - len(head)))[:height]
