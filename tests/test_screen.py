@@ -337,12 +337,15 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
     with LiveDisplay(stream) as display:
         about = {"run": "my run", "path": "else where/my run.npz"}
         display.show(events.Started(**{**vars(next(screens.story())), **about}))
+        display.show(events.Diverged(2, 9, 0.0, 0.0, "the loss is no longer finite", 0.01))
+        display.show(events.Recovered(2, 9, 0.0, 0.0, 0.005, 1))
         display.show(events.Finished(5, 9, 0.0, 65.0, "else where/my run.best.npz", 1.4, 1.5, "SIGINT", "hint", 1.9, 5))
     summary = stream.getvalue()
     for told in (
         "my run stopped by SIGINT after saving at step 5 in 1:05",
         "best held-out loss 1.500 nats (2.164 bits), 0.400 below the 5-gram's 1.900",
         "else where/my run.best.npz",
+        "note: step 2: the loss is no longer finite; went back to good weights, rate 0.005",
         "note: hint",
     ):
         assert told in summary

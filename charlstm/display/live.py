@@ -102,6 +102,7 @@ class LiveDisplay:
             f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {words.duration(event.elapsed_s)}",
             lines.best_loss(event) or f"training loss {words.loss(event.loss_nats)}",
             f"the model is in {event.path}",
+            f"note: {self.run.message}" if self.run.trouble else "",
             f"note: {event.hint}" if event.hint else "",
         ]
         if s:
