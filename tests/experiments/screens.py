@@ -82,11 +82,10 @@ def shown(columns: int, rows: int) -> str:
         tmux = ["tmux", "-f", os.devnull, "-S", f"{folder}/tmux"]
         size = ["-x", str(columns), "-y", str(rows)]
         environment = {k: v for k, v in os.environ.items() if k not in ("TMUX", "COLUMNS", "LINES", "NO_COLOR")}
-        environment["LC_ALL"] = "C.UTF-8"
-        subprocess.run(
-            [*tmux, "-u", "new-session", "-d", *size, command, ";", "set", "status", "off"],
-            check=True, cwd=ROOT, env=environment,
-        )  # fmt: skip
+        environment |= {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8"}
+        no_status_line = ["start-server", ";", "set", "-g", "status", "off", ";"]
+        start = [*tmux, "-u", *no_status_line, "new-session", "-d", *size, command]
+        subprocess.run(start, check=True, cwd=ROOT, env=environment)
         try:
             deadline = time.monotonic() + 60
             while not ready.exists():
@@ -122,7 +121,6 @@ def _show(ready: Path) -> None:
     """Show the story on this terminal, and say so in a file once the terminal has drawn all of it."""
     import tty
 
-    time.sleep(0.1)  # tmux may still be taking the status line away
     tty.setcbreak(0)
     tell(sys.stderr)
     os.write(2, b"\x1b[6n")  # a terminal answers this when it comes to it
