@@ -128,9 +128,10 @@ def describe(found: Checkpoint, state: TrainState | None = None) -> dict[str, An
 
 def _memory_bytes(state: TrainState) -> int:
     """What training the run takes, as `train` reckons it."""
-    ids = state.text.chars * np.min_scalar_type(len(state.vocabulary) - 1).itemsize
-    counting = ngram.memory_bytes(state.text.chars if state.best_step is not None else 0)
-    return BASE_BYTES + ids + state.memory_bytes + counting
+    chars = state.text.chars
+    held_out = int(chars * state.config.val_fraction)
+    ids = chars * np.min_scalar_type(len(state.vocabulary) - 1).itemsize
+    return BASE_BYTES + ids + state.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
 
 
 def _worst(history: list[Point]) -> dict[str, Point]:
@@ -256,7 +257,9 @@ class _Listing:
 
 
 def _listing(name: str, folder: Path) -> _Listing:
-    path = _latest(name, folder)
+    path = folder / (name + runs.SUFFIX)
+    if not path.is_file():
+        path = folder / (name + runs.BEST_SUFFIX)
     try:
         return _Listing(name, path, checkpoint.glance(path), "")
     except CheckpointError as error:

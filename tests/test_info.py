@@ -181,6 +181,20 @@ def test_on_a_terminal_it_fits_and_off_one_it_is_plain(
         assert max(map(cells.width, lines)) <= columns
 
 
+def test_the_memory_is_what_training_reckons_with(charlstm: Program, text: Path) -> None:
+    result = charlstm("train", text, "--steps", 2, "--display", "json", *SMALL)
+    started = json.loads(result.out.splitlines()[0])
+    assert json.loads(told(charlstm("info", "--json")))["memory_bytes"] == started["memory_bytes"]
+
+
+def test_a_run_of_which_only_the_best_is_left_or_with_an_odd_name_is_listed(charlstm: Program, runs: Path) -> None:
+    (runs / "third.npz").unlink()
+    (runs / "second.npz").rename(runs / "second.npz.npz")
+    out = told(charlstm("info"))
+    assert re.search(r"^third +1x8 .*can't be resumed$", out, re.MULTILINE)
+    assert re.search(r"^second.npz +1x8 ", out, re.MULTILINE)
+
+
 def test_a_name_can_not_drive_the_terminal(charlstm: Program, runs: Path) -> None:
     (runs / "third.npz").rename(runs / "th\x1b[31mird.npz")
     assert "\x1b" not in told(charlstm("info"))
