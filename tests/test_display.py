@@ -27,7 +27,7 @@ def story() -> list[events.Event]:
         STARTED,
         events.Planned(1, 100, 0.1, 1.0, 60.0, "100 steps"),
         *(progress(step) for step in range(1, 60)),
-        events.Sampled(60, 100, 6.0, 30.0, NASTY, True),
+        events.Sampled(60, 100, 6.0, 30.0, NASTY, True, "Once upon\n"),
         events.Evaluated(60, 100, 6.0, 30.0, 2.0, 2.1, 2.1),
         events.Diverged(61, 100, 6.1, 30.5, "the loss is no longer finite", 0.01),
         events.Recovered(61, 100, 6.1, 30.5, 0.005, 1),
@@ -57,6 +57,7 @@ def test_lines_tell_what_happened() -> None:
     for word in (
         "1,000 characters",
         "made to fit",
+        "sample after 'Once upon': [bold]",
         "held-out loss 2.100 nats (3.030 bits)",
         "diverged",
         "recovery 1",
