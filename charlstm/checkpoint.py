@@ -194,7 +194,7 @@ def glance(path: Path) -> Glance:
             path=path,
             bytes=path.stat().st_size,
             resumable=meta["run"] is not None,
-            shape=_build(ModelConfig, meta["model"], "model"),
+            shape=_sizes(meta)[1],
             plan=_build(Plan, meta["plan"], "plan"),
             step=_typed(int, meta["step"], "step"),
             best_val_nats=_typed(float | None, meta["best_val_nats"], "best_val_nats"),
@@ -330,12 +330,7 @@ def _array(name: str, data: bytes) -> Array:
 
 def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> Checkpoint:
     """Everything but the run's own arrays, checked against each other."""
-    config = _build(TrainConfig, meta["config"], "config")
-    shape = _build(ModelConfig, meta["model"], "model")
-    if min(shape.vocabulary, shape.hidden, shape.layers, config.batch, config.seq) < 1 or not 0 <= shape.dropout < 1:
-        raise ValueError("its model has a size below 1 or an impossible dropout")
-    if (shape.hidden, shape.layers) != (config.hidden, config.layers):  # whose limits were checked
-        raise ValueError("the sizes of its model are not those of its settings")
+    config, shape = _sizes(meta)
     points = members["vocabulary"]
     if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
         raise ValueError(f"its vocabulary has shape {points.shape} where the model has {shape.vocabulary} characters")
@@ -355,6 +350,17 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
         best_val_nats=_typed(float | None, meta["best_val_nats"], "best_val_nats"),
         writer=Writer(shape, _take(members, "param/", model.shapes(shape)), Vocabulary("".join(map(chr, points)))),
     )
+
+
+def _sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
+    """Settings and sizes of the model, within their limits and in agreement."""
+    config = _build(TrainConfig, meta["config"], "config")
+    shape = _build(ModelConfig, meta["model"], "model")
+    if min(shape.vocabulary, shape.hidden, shape.layers, config.batch, config.seq) < 1 or not 0 <= shape.dropout < 1:
+        raise ValueError("its model has a size below 1 or an impossible dropout")
+    if (shape.hidden, shape.layers) != (config.hidden, config.layers):  # whose limits were checked
+        raise ValueError("the sizes of its model are not those of its settings")
+    return config, shape
 
 
 def _take(members: dict[str, Array], prefix: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from charlstm import checkpoint, corpus, state
@@ -115,6 +116,16 @@ def test_a_damaged_file_is_told_of_and_hides_no_other(charlstm: Program, runs: P
     if newest == "broken" or damage != "number":  # of an older one only what it says of itself is read
         assert "broken.npz" in row["error"]
         assert re.search(r"^broken +checkpoints/broken.npz ", out, re.MULTILINE)
+
+
+def test_a_file_that_claims_to_be_huge_takes_no_time(charlstm: Program, runs: Path) -> None:
+    with np.load(runs / "second.npz") as members:
+        arrays = dict(members)
+    meta = json.loads(arrays["meta"].tobytes())
+    meta["model"]["layers"] = 10**15
+    np.savez(runs / "huge.npz", **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+    age(runs, huge=600)
+    assert re.search(r"^huge +checkpoints/huge.npz can't be used: the sizes", told(charlstm("info")), re.MULTILINE)
 
 
 def test_a_folder_with_nothing_but_damaged_files_is_an_error_in_one_sentence(charlstm: Program, folder: Path) -> None:
