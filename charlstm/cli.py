@@ -368,16 +368,25 @@ def sample(
 
 
 @app.command(cls=_Command)
-def info(run: Run = None, json: JSON = False, checkpoints: Checkpoints = Path("checkpoints")) -> int:
-    """Show what is in a run's file: model, text, settings, history, size.
+def info(
+    run: Run = None,
+    json: JSON = False,
+    plot: Annotated[
+        Path | None,
+        _option("--plot", "Draw the curves into this .png or .svg, which needs matplotlib.", show_default=False),
+    ] = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> int:
+    """Show what is in a run's file: model, text, settings, curves, health, size. With no run: the newest, and a list of all.
 
     charlstm info                        # the newest run
     charlstm info trumptweets --json     # for programs
+    charlstm info trumptweets --plot curves.svg
     """
     blas.prepare()
-    from charlstm.render import write_info
+    from charlstm.report import write_info
 
-    return write_info(run, checkpoints, as_json=json)
+    return write_info(run, checkpoints, as_json=json, plot=plot)
 
 
 @app.command("eval", cls=_Command)

@@ -87,10 +87,11 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Sampled(Event):
-    """A piece of text that the model wrote; `fresh` where it begins anew."""
+    """A piece of text that the model wrote; `fresh` where it begins anew, and then after this prompt."""
 
     text: str
     fresh: bool
+    prompt: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charlstm import events, sampling
 from charlstm.settings import Habits, SampleConfig
@@ -15,13 +18,15 @@ SHARE = 0.006
 """Writing takes this share of the time; with what drawing takes, a screen costs less than 2 %."""
 CHARS = 400
 PIECE_S = 0.004
+PROMPT_CHARS, SEARCHED_CHARS = 60, 2000
+"""A prompt is a line of at most so many characters, or the beginning of one, which is looked for in so many."""
 
 
 class Preview:
-    """Writes on whenever it is time to."""
+    """Writes on whenever it is time to, each time after another line of the text that is learned."""
 
-    def __init__(self, run: TrainState, habits: Habits) -> None:
-        self.run, self.habits = run, habits
+    def __init__(self, run: TrainState, habits: Habits, train_ids: NDArray[Any]) -> None:
+        self.run, self.habits, self.train_ids = run, habits, train_ids
         self.rng = np.random.default_rng(run.config.seed)
         self.settings = SampleConfig(temperature=habits.preview_temperature, length=CHARS)
         self.text: Iterator[list[str]] | None = None
@@ -33,9 +38,11 @@ class Preview:
         if self.habits.preview_every_s <= 0 or now < self.next_piece:
             return
         fresh = now >= self.next_fresh
+        prompt = ""
         if fresh:
+            prompt = self._prompt()
             writer = sampling.Writer(self.run.shape, self.run.params, self.run.vocabulary)
-            self.text = sampling.generate(writer, self.settings, [self.rng])
+            self.text = sampling.generate(writer, replace(self.settings, prompt=prompt), [self.rng])
             self.next_fresh = now + self.habits.preview_every_s
         text = self._piece(now + PIECE_S if self.habits.stream_preview else None)
         cost = time.monotonic() - now
@@ -44,7 +51,16 @@ class Preview:
             wait if self.habits.stream_preview else max(wait, self.habits.preview_every_s)
         )
         if text:
-            yield events.Sampled(**events.place(event), text=text, fresh=fresh)
+            yield events.Sampled(**events.place(event), text=text, fresh=fresh, prompt=prompt)
+
+    def _prompt(self) -> str:
+        """A line of the text with its end, or the first words of a long one; nothing where no line is found."""
+        start = int(self.rng.integers(len(self.train_ids)))
+        near = self.run.vocabulary.decode(self.train_ids[start : start + SEARCHED_CHARS])
+        line, end, _ = near.partition("\n")[2].lstrip().partition("\n")  # from the next line on
+        if len(line) > PROMPT_CHARS:
+            return line[:PROMPT_CHARS].rsplit(None, 1)[0]
+        return line + end if end else ""
 
     def _piece(self, until: float | None) -> str:
         """What can be written until then; with None, all of it."""

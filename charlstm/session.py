@@ -88,7 +88,7 @@ class Session:
         yield from keeper.save(self._where())
         if keeper.failure is not None:  # there is nothing to lose yet
             raise keeper.failure
-        preview = Preview(self.state, self.habits)
+        preview = Preview(self.state, self.habits, self.train_ids)
         planner = Planner(self.state, self.windows, len(self.val_ids))
         planned = self.state.plan.last
         next_save = time.monotonic() + self.habits.save_every_s

@@ -100,7 +100,14 @@ def test_there_are_no_cycles() -> None:
 
 def test_nothing_but_the_four_packages_is_imported_at_run_time() -> None:
     used = {name.split(".")[0] for m in MODULES for name in imports(m)} - set(sys.stdlib_module_names) - {"charlstm"}
-    assert used == RUNTIME
+    assert used == RUNTIME | {"matplotlib"}
+
+
+def test_only_a_plot_needs_matplotlib_and_only_once_it_is_drawn() -> None:
+    users = {m for m in MODULES if any(name.split(".")[0] == "matplotlib" for name in imports(m))}
+    assert users == {"charlstm.plot"}
+    assert not any(name.split(".")[0] == "matplotlib" for name in imports("charlstm.plot", at_import=True))
+    assert not any("charlstm.plot" in imports(m, at_import=True) for m in MODULES)
 
 
 def test_no_module_draws_from_global_randomness() -> None:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pty
-import re
-import sys
-from pathlib import Path
 
 import pytest
 
 from charlstm import events
 from charlstm.display import choose_kind, curve, open_display, words
-from charlstm.display.live import LiveDisplay
-from tests.conftest import SMALL, VERSES, spawn
 
 NASTY = "[bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eevil 漢字 e\u0301 \U0001f468\u200d\U0001f469\ttab\n"
 STARTED = events.Started(
@@ -34,7 +27,7 @@ def story() -> list[events.Event]:
         STARTED,
         events.Planned(1, 100, 0.1, 1.0, 60.0, "100 steps"),
         *(progress(step) for step in range(1, 60)),
-        events.Sampled(60, 100, 6.0, 30.0, NASTY, True),
+        events.Sampled(60, 100, 6.0, 30.0, NASTY, True, "Once upon\n"),
         events.Evaluated(60, 100, 6.0, 30.0, 2.0, 2.1, 2.1),
         events.Diverged(61, 100, 6.1, 30.5, "the loss is no longer finite", 0.01),
         events.Recovered(61, 100, 6.1, 30.5, 0.005, 1),
@@ -64,6 +57,7 @@ def test_lines_tell_what_happened() -> None:
     for word in (
         "1,000 characters",
         "made to fit",
+        "sample after 'Once upon': [bold]",
         "held-out loss 2.100 nats (3.030 bits)",
         "diverged",
         "recovery 1",
@@ -85,53 +79,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize("columns", [30, 60, 80, 120, 200])
-@pytest.mark.parametrize("rows", [8, 15, 24, 50])
-def test_the_live_screen_fits_and_a_sample_cannot_drive_it(
-    columns: int, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("COLUMNS", columns), ("LINES", rows), ("TERM", "xterm-256color")):
-        monkeypatch.setenv(name, str(value))
-    stream = Terminal()
-    with LiveDisplay(stream) as display:
-        for event in story()[:-1]:
-            display.next_s = 0.0
-            display.show(event)
-        shown = display.console.render_lines(display._screen(), display.console.options)
-        assert len(shown) <= rows
-        assert all(sum(segment.cell_length for segment in line) <= columns for line in shown)
-        text = "\n".join("".join(segment.text for segment in line) for line in shown)
-        assert "\x1b" not in text
-        assert "\u202e" not in text
-        assert "[bold]" in text or rows < 15
-    assert "\x1b]0;" not in stream.getvalue()
-    assert "\x07" not in stream.getvalue()
-
-
-def test_the_live_screen_leaves_a_summary_and_no_colour_if_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    stream = Terminal()
-    with LiveDisplay(stream) as display:
-        for event in story():
-            display.show(event)
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", stream.getvalue())
-    tail = stream.getvalue().splitlines()[-3:]
-    assert "p.best.npz" in tail[0]
-    assert "charlstm sample" in tail[1]
-
-
-def test_drawing_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame that took long is followed by a pause in proportion."""
-    clock = iter([0.0, 0.05, 1.0, 100.0, 100.001])
-    monkeypatch.setattr("charlstm.display.live.time.monotonic", lambda: next(clock))
-    display = LiveDisplay(Terminal())
-    monkeypatch.setattr(display.live, "update", lambda *_, **__: None)
-    display._draw()
-    assert display.next_s == pytest.approx(0.05 + 0.05 / 0.008)
-    display._draw()  # at 1.0: too soon
-    display._draw()
-    assert display.next_s == pytest.approx(100.126)
+class Latin(Terminal):
+    encoding = "iso-8859-1"  # type: ignore[assignment]
 
 
 def test_auto_is_live_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +88,11 @@ def test_auto_is_live_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.Monk
     assert choose_kind("auto", Terminal()) == "live"
     assert choose_kind("auto", io.StringIO()) == "lines"
     assert choose_kind("bar", Terminal()) == "bar"
+    assert choose_kind("live", Terminal()) == "live"
+    assert choose_kind("live", io.StringIO()) == "lines"
+    assert choose_kind("live", Latin()) == "lines", "it has no characters to draw with"
     monkeypatch.setenv("TERM", "dumb")
-    assert choose_kind("auto", Terminal()) == "lines"
+    assert choose_kind("auto", Terminal()) == choose_kind("live", Terminal()) == "lines"
 
 
 def test_control_characters_become_visible() -> None:
@@ -156,6 +108,18 @@ def test_durations(seconds: float | None, told: str) -> None:
     assert words.duration(seconds) == told
 
 
+def test_a_number_is_steady_rising_or_falling() -> None:
+    for factor, word in ((1.0, "steady"), (1.05, "rising"), (0.95, "falling")):
+        trend = words.Trend()
+        for step in range(100):
+            trend.add(factor**step)
+        assert trend.word() == word
+    small = words.Trend(slack=0.01)
+    for step in range(100):
+        small.add(step / 100_000)
+    assert small.word() == "steady", "a thousandth is no rise of a share"
+
+
 def test_counts() -> None:
     assert [words.count(n) for n in (0, 950, 1234, 81000, 1_300_000)] == ["0", "950", "1.2k", "81k", "1.3M"]
 
@@ -163,8 +127,31 @@ def test_counts() -> None:
 def test_a_curve_goes_from_the_top_left_to_the_bottom_right() -> None:
     rows = curve.draw([(x, 10 - x) for x in range(11)], [], 10, 4, 0, 10, 10)
     assert [len(row) for row in rows] == [10] * 4
-    assert rows[0][0] != "\u2800" == rows[0][-1]
-    assert rows[-1][-1] != "\u2800" == rows[-1][0]
+    assert rows[0][0] != " " == rows[0][-1]
+    assert rows[-1][-1] != " " == rows[-1][0]
+
+
+def test_few_points_make_a_line_without_gaps() -> None:
+    rows = curve.draw([(0, 10), (1, 0)], [], 20, 5, 0, 10, 1)
+    assert all(any(row[column] != " " for row in rows) for column in range(20))
+
+
+def test_held_out_losses_are_told_from_training_without_colour() -> None:
+    line, marks = [(float(x), 3.0 - x / 100) for x in range(101)], [(50.0, 2.7), (100.0, 2.2)]
+    rows = [row for _, row in curve.chart(line, marks, 40, 6)]
+    assert sum(row.count(curve.MARK) for row in rows) == 2
+    assert sum(0x2800 < ord(c) <= 0x28FF for row in rows for c in row) > 20
+
+
+def test_the_axis_leaves_the_first_steep_fall_out() -> None:
+    line = [(float(x), 2.0 + (3.0 if x < 5 else 0.001 * x)) for x in range(100)]
+    (top, _), *_, (bottom, _) = curve.chart(line, [], 40, 6)
+    assert (top, bottom) == ("2.10", "2.00") or float(top) < 2.2
+
+
+@pytest.mark.parametrize("points", [[], [(1.0, 2.0)], [(0.0, float("nan"))]])
+def test_a_curve_of_nothing_or_of_one_point_is_drawn_all_the_same(points: list[tuple[float, float]]) -> None:
+    assert len(curve.chart(points, [], 30, 5)) == 5
 
 
 def test_thinning_keeps_the_ends_near_and_the_number_small() -> None:
@@ -172,25 +159,3 @@ def test_thinning_keeps_the_ends_near_and_the_number_small() -> None:
     assert 50 <= len(thin) <= 100
     assert thin[0][0] < 20
     assert thin[-1][0] > 970
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
-def test_on_a_real_terminal_stdout_holds_the_path_alone(folder: Path) -> None:
-    """stderr is a terminal and shows the screen; stdout is a file and gets the product."""
-    (folder / "t.txt").write_text(VERSES * 20)
-    ours, theirs = pty.openpty()
-    environment = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-    process = spawn("train", "t.txt", "--steps", 40, *SMALL[:-2], cwd=folder, stderr=theirs, env=environment)
-    os.close(theirs)
-    screen = b""
-    try:
-        while data := os.read(ours, 65536):
-            screen += data
-    except OSError:  # the terminal is gone once the program has ended
-        pass
-    os.close(ours)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert out == b"checkpoints/t.best.npz\n"
-    assert b"it writes" in screen
-    assert b"\x1b[?25h" in screen, "the cursor is shown again"

@@ -27,10 +27,12 @@ class Display(Protocol):
 
 
 def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
-    """What ``auto`` means here: the Live screen on a terminal that can draw one, plain lines elsewhere."""
-    if kind != "auto":
+    """What ``auto`` means here: the Live screen on a terminal that can draw one; plain lines elsewhere, whatever was asked for."""
+    if kind not in ("auto", "live"):
         return kind
-    return "live" if stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown") else "lines"
+    utf = (getattr(stderr, "encoding", None) or "utf-8").lower().startswith("utf")
+    drawable = stderr.isatty() and utf and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    return "live" if drawable else "lines"
 
 
 def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Display:

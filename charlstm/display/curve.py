@@ -1,17 +1,25 @@
-"""A loss curve in braille dots: two by four of them in every character cell."""
+"""Loss curves in characters: training as a line of braille dots, two by four in every cell, and held-out losses as letters on it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of each dot of a braille cell, by row and column."""
+MARK = "o"
+"""Stands for a held-out loss, so that the two can be told apart without colour."""
+STEEP = 0.1
+"""The axis need not hold the first losses, which fall steeply: those of this share of the steps."""
 
 Points = Sequence[tuple[float, float]]
 
 
 def draw(line: Points, marks: Points, width: int, height: int, low: float, high: float, last: float) -> list[str]:
-    """`height` rows of `width` cells: a line through `line`, and `marks` drawn thick; x runs from 0 to `last`."""
+    """`height` rows of `width` cells: a line through `line`, and `MARK` at each of `marks`; x runs from 0 to `last`.
+
+    What lies above `high` or below `low` is drawn at the edge.
+    """
     cells = [[0] * width for _ in range(height)]
 
     def place(x: float, y: float) -> tuple[int, int]:
@@ -19,28 +27,34 @@ def draw(line: Points, marks: Points, width: int, height: int, low: float, high:
         row = round((high - y) / max(high - low, 1e-9) * (4 * height - 1))
         return min(max(column, 0), 2 * width - 1), min(max(row, 0), 4 * height - 1)
 
-    def dot(column: int, row: int) -> None:
-        cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
-
     before: tuple[int, int] | None = None
     for x, y in line:
         column, row = place(x, y)
-        for between in range(*_span(before, row)) if before is not None and column - before[0] <= 2 else ():
-            dot(column, between)
-        dot(column, row)
+        c0, r0 = before or (column, row)
+        steps = max(abs(column - c0), abs(row - r0), 1)
+        for k in range(steps + 1):
+            c, r = c0 + round((column - c0) * k / steps), r0 + round((row - r0) * k / steps)
+            cells[r // 4][c // 2] |= DOTS[r % 4][c % 2]
         before = (column, row)
+    rows = [[chr(0x2800 + cell) if cell else " " for cell in row] for row in cells]
     for x, y in marks:
         column, row = place(x, y)
-        for c in (column, min(column + 1, 2 * width - 1)):
-            for r in (row, min(row + 1, 4 * height - 1)):
-                dot(c, r)
-    return ["".join(chr(0x2800 + cell) for cell in row) for row in cells]
+        rows[row // 4][column // 2] = MARK
+    return ["".join(row) for row in rows]
 
 
-def _span(before: tuple[int, int] | None, row: int) -> tuple[int, int]:
-    if before is None:
-        return row, row
-    return min(before[1], row), max(before[1], row)
+def chart(line: Points, marks: Points, width: int, height: int) -> list[tuple[str, str]]:
+    """The curves of a run in `height` rows that take `width` columns: the number on the axis, if any, and what is drawn beside it."""
+    everything = [(x, y) for x, y in (*line, *marks) if math.isfinite(y)]
+    last = max((x for x, _ in everything), default=0.0)
+    low = min((y for _, y in everything), default=0.0)
+    high = max((y for x, y in everything if x >= STEEP * last), default=low)
+    labels = [f"{high:.2f}", *[""] * (height - 2), f"{low:.2f}"][:height]
+    room = max(map(len, labels))
+    line = [(x, y) for x, y in thin(list(line), 2 * width) if low <= y <= high]
+    marks = [(x, y) for x, y in marks if low <= y <= high]
+    rows = draw(line, marks, max(4, width - room - 1), height, low, high, last)
+    return [(f"{label:>{room}}", row) for label, row in zip(labels, rows, strict=True)]
 
 
 def thin(values: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:

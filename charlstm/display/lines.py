@@ -57,7 +57,8 @@ class LinesDisplay:
                     f"{words.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
                 ]
             case events.Sampled():
-                return [f"sample: {words.one_line(event.text, 160)}"]
+                after = f" after {words.one_line(event.prompt, 60)!r}" if event.prompt else ""
+                return [f"sample{after}: {words.one_line(event.text, 160)}"]
             case events.Saved():
                 return [f"saved {event.path}"] if event.step == 0 or event.best else []
             case events.Unsaved():
@@ -99,11 +100,23 @@ def progress(event: events.Progress) -> str:
 
 def finished(event: events.Finished) -> list[str]:
     """How it ended."""
-    best = f", best held-out loss {words.loss(event.best_val_nats)}" if event.best_val_nats is not None else ""
-    how = "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
-    if event.reason == "no gain":
-        how = "stopped early, because there was nothing more to gain,"
+    best = best_loss(event)
     lines = [
-        f"{how} at step {event.step} in {words.duration(event.elapsed_s)}{best}{words.against(event.best_val_nats, event.ngram_nats, event.ngram_order)}: {event.path}"
+        f"{ending(event)} at step {event.step} in {words.duration(event.elapsed_s)}{best and f', {best}'}: {event.path}"
     ]
     return [*lines, f"note: {event.hint}"] if event.hint else lines
+
+
+def ending(event: events.Finished) -> str:
+    """What ended it, in words."""
+    if event.reason == "no gain":
+        return "stopped early, because there was nothing more to gain,"
+    return "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
+
+
+def best_loss(event: events.Finished) -> str:
+    """The best held-out loss against counting; empty where nothing was held out."""
+    if event.best_val_nats is None:
+        return ""
+    against = words.against(event.best_val_nats, event.ngram_nats, event.ngram_order)
+    return f"best held-out loss {words.loss(event.best_val_nats)}{against}"

@@ -10,9 +10,10 @@ BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
 
 
 class Trend:
-    """Whether a number is steady or rising: its quick running mean against its slow one."""
+    """Whether a number is steady, rising or falling: its quick running mean against its slow one."""
 
-    def __init__(self) -> None:
+    def __init__(self, slack: float = 0.0) -> None:
+        self.slack = slack  # a difference too small to tell of
         self.quick = self.slow = 0.0
         self.seen = 0
 
@@ -23,8 +24,10 @@ class Trend:
         self.slow += (value - self.slow) / min(self.seen, 400)
 
     def word(self) -> str:
-        """steady or rising."""
-        return "rising" if self.quick > 1.25 * self.slow else "steady"
+        """steady, rising or falling."""
+        if self.quick > 1.25 * self.slow + self.slack:
+            return "rising"
+        return "falling" if self.slow > 1.25 * self.quick + self.slack else "steady"
 
 
 def duration(seconds: float | None) -> str:
@@ -36,9 +39,32 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def ago(seconds: float) -> str:
+    """just now, 5 minutes ago, 1 hour ago, 12 days ago."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {unit}{'s' if number > 1 else ''} ago"
+    return "just now"
+
+
+def size(number: float) -> str:
+    """850 bytes, 84 kB, 1.4 MB, 2.1 GB."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= one:
+            value = number / one
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{number:.0f} bytes"
+
+
 def bits(nats: float) -> float:
     """Nats as bits."""
     return nats / math.log(2)
+
+
+def nats(number: float | None) -> str:
+    """1.534, or - where there is none."""
+    return "-" if number is None else f"{number:.3f}"
 
 
 def loss(nats: float | None) -> str:

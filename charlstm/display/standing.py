@@ -1,0 +1,113 @@
+"""Where a run stands, gathered from its events: all that a screen shows, and nothing of how it is shown."""
+
+from __future__ import annotations
+
+from charlstm import events
+from charlstm.display import curve
+from charlstm.display.words import Trend
+
+CURVE_POINTS = 600
+SMOOTH = 0.95
+MAX_SAMPLE = 4000
+
+
+class Standing:
+    """Takes events in, and knows what they come to."""
+
+    def __init__(self) -> None:
+        self.started: events.Started | None = None
+        self.progress: events.Progress | None = None
+        self.evaluated: events.Evaluated | None = None
+        self.smooth: float | None = None
+        self.train_curve: list[tuple[float, float]] = []
+        self.val_curve: list[tuple[float, float]] = []
+        self.gradient, self.cells, self.weights, self.update = Trend(), Trend(), Trend(), Trend()
+        self.saturated = Trend(slack=0.01)
+        self.prompt = self.sample = ""
+        self.message = ""
+        self.trouble = False  # whether the message tells of any
+
+    def take(self, event: events.Event) -> None:
+        """Take the next event in."""
+        match event:
+            case events.Started():
+                self.started = event
+                self.message = "; ".join(event.notes)
+            case events.Progress():
+                self._take_progress(event)
+            case events.Evaluated():
+                self.evaluated = event
+                self.val_curve.append((event.step, event.val_nats))
+            case events.Sampled():
+                if event.fresh:
+                    self.prompt, self.sample = event.prompt, ""
+                self.sample = (self.sample + event.text)[-MAX_SAMPLE:]
+            case events.Planned():
+                self._say(event.note)
+            case events.Unsaved():
+                self._say(f"not saved: {event.reason}; training goes on, and it is tried again", trouble=True)
+            case events.Saved() if self.message.startswith("not saved: "):
+                self._say(f"saved at step {event.step:,}")
+            case events.Diverged():
+                self._say(f"step {event.step:,}: {event.reason}", trouble=True)
+            case events.Recovered():
+                self.message += f"; went back to good weights, rate {event.lr:.3g}"
+            case _:
+                pass
+
+    def _say(self, message: str, *, trouble: bool = False) -> None:
+        self.message, self.trouble = message, trouble
+
+    def _take_progress(self, event: events.Progress) -> None:
+        self.progress = event
+        self.smooth = event.loss_nats if self.smooth is None else SMOOTH * self.smooth + (1 - SMOOTH) * event.loss_nats
+        self.train_curve.append((event.step, self.smooth))
+        for trend, value in (
+            (self.gradient, event.grad_norm),
+            (self.cells, event.cell_max),
+            (self.weights, event.weight_norm),
+            (self.update, event.update_ratio),
+            (self.saturated, event.saturated),
+        ):
+            trend.add(value)
+        if len(self.train_curve) > 2 * CURVE_POINTS:
+            self.train_curve = curve.thin(self.train_curve, CURVE_POINTS)
+
+    @property
+    def val_nats(self) -> float | None:
+        """The last held-out loss, of an earlier sitting if there was none in this one."""
+        return self.evaluated.val_nats if self.evaluated else self.started.val_nats if self.started else None
+
+    @property
+    def best_val_nats(self) -> float | None:
+        """The lowest held-out loss."""
+        return self.evaluated.best_val_nats if self.evaluated else self.started.best_val_nats if self.started else None
+
+    @property
+    def judged_nats(self) -> float | None:
+        """What is read against the marks: the held-out loss, or that of training where there is none."""
+        return self.smooth if self.val_nats is None else self.val_nats
+
+    def marks(self) -> list[tuple[str, float | None]]:
+        """What a loss is read against, the hardest first; None for what is not known yet."""
+        s, e = self.started, self.evaluated
+        counting = f"{e.ngram_order}-gram" if e and e.ngram_order else "n-gram"
+        return [
+            (counting, e.ngram_nats if e else None),
+            ("letters", s.letters_nats if s else None),
+            ("chance", s.chance_nats if s else None),
+        ]
+
+    def health(self) -> list[tuple[str, str, str]]:
+        """Name, number and word of everything that tells of trouble, and the rate."""
+        p = self.progress
+        if p is None:
+            return []
+        clip = self.started.clip if self.started else 0.0
+        return [
+            ("gradient", f"{p.grad_norm:.2f}", "clipped" if 0 < clip < p.grad_norm else self.gradient.word()),
+            ("|c|", f"{p.cell_max:.0f}", self.cells.word()),
+            ("weights", f"{p.weight_norm:.0f}", self.weights.word()),
+            ("update", f"{p.update_ratio:.0e}", self.update.word()),
+            ("saturated", f"{p.saturated:.0%}", self.saturated.word()),
+        ]

@@ -1,0 +1,61 @@
+"""The curves of a run as a picture; the one module that needs matplotlib, which comes with the extra `plot`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from charlstm import checkpoint
+from charlstm.errors import UsageError
+from charlstm.state import Point
+
+KINDS = (".png", ".svg")
+HEALTH = {"grad_norm": "gradient", "cell_max": "|c|", "weight_norm": "weights", "update_ratio": "update"}
+INCHES = (8.0, 6.0)
+
+
+def write_plot(path: Path, name: str, history: Sequence[Point]) -> None:
+    """Draw losses, and below them the measures of health, into a file, which is replaced once all is drawn.
+
+    Args:
+        path: ends in .png or .svg.
+        name: of the run.
+        history: its rows.
+
+    Raises:
+        UsageError: matplotlib is missing, the file is of another kind, or there is nothing to draw.
+        SaveError: the file can't be written.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"--plot {path} is no name of a picture: take one that ends in {' or '.join(KINDS)}")
+    if not history:
+        raise UsageError(f"{name!r} has no curves yet: they begin with its first evaluation")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("--plot needs matplotlib, which is not here: type pip install 'charlstm[plot]'") from error
+    steps = [point.step for point in history]
+    figure = Figure(figsize=INCHES, layout="constrained")
+    losses, health = figure.subplots(2, sharex=True)
+    losses.plot(steps, [point.loss_nats for point in history], label="training")
+    if judged := [(point.step, point.val_nats) for point in history if point.val_nats is not None]:
+        losses.plot(*zip(*judged, strict=True), "o-", label="held out")
+    losses.set_title(name, parse_math=False)
+    losses.set_ylabel("nats a character")
+    for column, label in HEALTH.items():
+        health.plot(steps, [getattr(point, column) for point in history], label=label)
+    health.set_yscale("log")
+    health.set_xlabel("step")
+    for axes in (losses, health):
+        axes.legend()
+        axes.grid(alpha=0.3)
+
+    def draw(file: BinaryIO) -> None:
+        kind = path.suffix.lower().removeprefix(".")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a name may have characters that the font has not
+            figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+
+    checkpoint.write_atomically(path, draw, "--plot")
