@@ -103,6 +103,10 @@ class Habits:
         require("--preview-every", self.preview_every_s, 0, None)
 
 
+CONVERSATION_LENGTH = 300
+"""New characters in an answer of `sample -i`, which should not fill the screen."""
+
+
 @dataclass(frozen=True)
 class SampleConfig:
     """How text is drawn from a model."""
