@@ -20,7 +20,8 @@ from charlstm.render import can_show
 from charlstm.settings import SampleConfig
 
 HELP = """\
-Type how a text begins, and it is written on. An empty line begins with nothing; \\n in a line is a line end.
+Type how a text begins, and it is written on; an empty line begins with nothing.
+\\n in a line is a line end, and // begins a text that begins with a slash.
 Ctrl-C stops a text that is being written, Ctrl-D leaves.
   /temp 0.5     below 1 safer, above 1 wilder; 0: always the likeliest
   /top-k 10     choose among the 10 likeliest characters; 0: among all
@@ -29,7 +30,7 @@ Ctrl-C stops a text that is being written, Ctrl-D leaves.
   /lines 3      whole lines; 0: does not matter
   /seed 7       of the next text; each text after it has the next number
   /again        the same beginning once more
-A word without its number tells what it is now. // begins a text that begins with a slash."""
+A word without its number tells what it is now."""
 NUMBERS = {"temp": "temperature", "top-k": "top_k", "top-p": "top_p", "length": "length", "lines": "lines"}
 """Words that change a setting, and its name."""
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
