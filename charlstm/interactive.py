@@ -15,7 +15,7 @@ from typing import TextIO
 
 from charlstm import api
 from charlstm.display.words import visible
-from charlstm.errors import UsageError
+from charlstm.errors import CharlstmError, UsageError
 from charlstm.render import can_show
 from charlstm.settings import SampleConfig
 
@@ -146,7 +146,7 @@ class Conversation:
                 self.out.write(visible(piece) if on_terminal else piece)
                 self.out.flush()
                 last = piece
-        except UsageError as error:
+        except CharlstmError as error:
             _tell(str(error))
         except KeyboardInterrupt:
             last = ""

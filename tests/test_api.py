@@ -146,10 +146,10 @@ def step_by_step(model: api.Model, start: str, text: str) -> float:
     """What every character of the text surprised the model, one after the other, from a zero state."""
     writer = model.file.writer
     step = network.Stepper(writer.params, writer.config, 1).step
-    total = 0.0
+    total, logits = 0.0, np.zeros(len(writer.vocabulary))
     for k, i in enumerate(writer.vocabulary.encode(start + text)):
         if k >= len(start):
-            total += math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[i]  # noqa: F821
+            total += math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[i]
         logits = step(np.array([i]))[:, 0].astype(float)
     return total / len(text)
 
