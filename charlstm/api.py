@@ -11,22 +11,23 @@ import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling, session
+from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling
 from charlstm.checkpoint import Checkpoint, write_atomically
 from charlstm.corpus import Corpus, TextInfo
 from charlstm.errors import CorpusError, PromptError, UsageError
-from charlstm.events import Event
 from charlstm.nn.config import ModelConfig
 from charlstm.novelty import PIECE, Copied, TrainingText
-from charlstm.session import Stop
-from charlstm.settings import Budget, Habits, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown, require
+from charlstm.settings import Budget, Habits, IfExists, Optimizer, SampleConfig, Stop, TrainConfig, Unknown, require
 from charlstm.state import Point
 from charlstm.vocabulary import describe_some
+
+if TYPE_CHECKING:
+    from charlstm.events import Event
 
 __all__ = [
     "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "draw_seed", "load", "read", "read_prompt", "resume", "train",
@@ -363,6 +364,8 @@ def train(
         UsageError, CorpusError, CheckpointError, LockedError: at once, before anything is trained.
         SaveError, DivergenceError: while it is iterated over.
     """
+    from charlstm import session  # `sample` starts sooner without it
+
     wishes = {
         "hidden": hidden, "layers": layers, "dropout": dropout, "lr": lr, "batch": batch, "seq": seq, "val_fraction": val_fraction,
         "optimizer": optimizer, "clip": clip, "eval_every": eval_every, "seed": seed,
@@ -409,6 +412,8 @@ def resume(
         UsageError, CorpusError, CheckpointError, LockedError: at once; there is no such run, or its text is gone or has changed.
         SaveError, DivergenceError: while it is iterated over.
     """
+    from charlstm import session
+
     habits = _habits(save_every_s, preview_every_s, preview_temperature, stream_preview, threads)
     name = None if run is None else str(run)
     return session.resume(name, Budget(minutes, epochs, steps), Path(checkpoints), habits, stop or Stop()).run()

@@ -22,13 +22,13 @@ from charlstm.settings import (
     IfExists,
     Optimizer,
     SampleConfig,
+    Stop,
     TrainConfig,
     Unknown,
     require,
 )
 
 if TYPE_CHECKING:
-    from charlstm.api import Stop
     from charlstm.events import Event
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
@@ -197,9 +197,7 @@ def train(
         "hidden": hidden, "layers": layers, "batch": batch, "seq": seq, "optimizer": optimizer, "lr": lr, "clip": clip,
         "dropout": dropout, "val_fraction": val_fraction, "eval_every": eval_every, "seed": seed,
     }  # fmt: skip
-    TrainConfig(
-        **{key: value for key, value in settings.items() if value is not None}
-    )  # refuses at once what is out of range
+    TrainConfig(**{key: value for key, value in settings.items() if value is not None})  # refuses what is out of range
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
     from charlstm import api
@@ -416,7 +414,6 @@ def _train(
 ) -> int:
     """Drive a session through a display; returns the exit status."""
     from charlstm import events
-    from charlstm.api import Stop
     from charlstm.display import open_display
 
     require("--threads", threads, 0, 1024)

@@ -48,6 +48,7 @@ def converse(run: str | None, folder: Path, settings: SampleConfig, seed: int | 
     if seed is None:
         seed = api.draw_seed()
         _tell(f"seed {seed}")
+    api.check_seed(seed)
     conversation = Conversation(model, settings, seed, can_show(sys.stdout))
     if sys.stdin.isatty():
         _tell(f"{model.name}: type how a text begins; /help tells what else there is, Ctrl-D leaves")

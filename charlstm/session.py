@@ -21,7 +21,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.planning import Planner, take_budget
 from charlstm.preview import Preview
 from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
-from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
+from charlstm.settings import LEARNING_RATES, Budget, Habits, Stop, TrainConfig
 from charlstm.state import TrainState
 
 BASE_BYTES = 60_000_000
@@ -32,14 +32,6 @@ MOST_HELD_OUT = 1_000_000
 """No more characters than this are held out unless that is asked for: each evaluation reads them all."""
 SAVING_SHARE = 0.01
 """Saving may take this share of the time."""
-
-
-@dataclass
-class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save then."""
-
-    reason: str | None = None
-    save: bool = False
 
 
 @dataclass
