@@ -327,12 +327,13 @@ def sample(
         prompt=prompt,
     )
     blas.prepare()
-    from charlstm.interactive import converse
-    from charlstm.render import write_samples
-
     with _leaving_on_signals():
         if interactive:
+            from charlstm.interactive import converse
+
             return converse(run, checkpoints, settings, seed)
+        from charlstm.render import write_samples
+
         return write_samples(
             run, checkpoints, settings, count, seed,
             prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
