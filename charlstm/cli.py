@@ -296,7 +296,9 @@ def sample(
     interactive: Annotated[
         bool,
         _option(
-            "-i --interactive", "Type how a text begins, read how it goes on, again and again.", show_default=False
+            "-i --interactive",
+            f"Type how a text begins, read how it goes on ({CONVERSATION_LENGTH} characters, if no --length is given), again and again.",
+            show_default=False,
         ),
     ] = False,
     json: JSON = False,
