@@ -13,7 +13,7 @@ import numpy as np
 
 from charlstm.nn.config import embedding_for
 from charlstm.nn.parallel import Crew, parts_for
-from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, LEARNING_RATES, Budget, TrainConfig
+from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
 
 SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
 """Layers and cells, from the smallest model to the largest."""

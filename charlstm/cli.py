@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -17,19 +17,21 @@ from typer.core import TyperCommand, TyperGroup
 from charlstm import __version__, blas, completion, helptext, hints
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.settings import (
+    CONVERSATION_LENGTH,
     Budget,
     DisplayKind,
     Habits,
     IfExists,
     Optimizer,
     SampleConfig,
+    Stop,
     TrainConfig,
     Unknown,
     require,
 )
 
 if TYPE_CHECKING:
-    from charlstm.session import Session, Stop
+    from charlstm.events import Event
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 """The signals that end training after saving, and the exit status of each."""
@@ -255,16 +257,15 @@ def train(
         "hidden": hidden, "layers": layers, "batch": batch, "seq": seq, "optimizer": optimizer, "lr": lr, "clip": clip,
         "dropout": dropout, "val_fraction": val_fraction, "eval_every": eval_every, "seed": seed,
     }  # fmt: skip
-    wishes = {key: value for key, value in settings.items() if value is not None}
-    TrainConfig(**wishes)  # refuses what is out of range, before anything takes time
+    TrainConfig(**{key: value for key, value in settings.items() if value is not None})  # refuses what is out of range
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
-    from charlstm import session
+    from charlstm import api
 
-    def begin(habits: Habits, stop: Stop) -> Session:
-        return session.start(
-            corpora or [], wishes, budget, checkpoints, habits, stop,
-            name=name, encoding=encoding, if_exists=if_exists, init_from=init_from,
+    def begin(habits: Habits, stop: Stop) -> Iterable[Event]:
+        return api.train(
+            corpora or [], name=name, checkpoints=checkpoints, encoding=encoding, if_exists=if_exists, init_from=init_from,
+            stop=stop, **settings, **vars(budget), **vars(habits),
         )  # fmt: skip
 
     return _train(begin, display, save_every, preview_every, threads)
@@ -290,10 +291,10 @@ def resume(
     """
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
-    from charlstm import session
+    from charlstm import api
 
-    def begin(habits: Habits, stop: Stop) -> Session:
-        return session.resume(run, budget, checkpoints, habits, stop)
+    def begin(habits: Habits, stop: Stop) -> Iterable[Event]:
+        return api.resume(run, checkpoints=checkpoints, stop=stop, **vars(budget), **vars(habits))
 
     return _train(begin, display, save_every, preview_every, threads)
 
@@ -326,16 +327,41 @@ def sample(
         ),
     ] = None,
     lines: Annotated[
-        int, _option("--lines", "Whole lines to write; 0: does not matter.", ENDING)
+        int, _option("--lines", "Whole lines to write, the prompt's own not counted; 0: does not matter.", ENDING)
     ] = SAMPLE_DEFAULTS.lines,
     stop: Annotated[str, _option("--stop", "End before this text.", ENDING, show_default=False)] = SAMPLE_DEFAULTS.stop,
     prompt: Annotated[
         str, _option("--prompt", "How the text begins; '-' reads standard input.", ENDING, show_default=False)
     ] = SAMPLE_DEFAULTS.prompt,
+    prompt_file: Annotated[
+        Path | None,
+        _option(
+            "--prompt-file",
+            "A file with how the text begins, in UTF-8; its last line end does not count.",
+            ENDING,
+            show_default=False,
+        ),
+    ] = None,
     unknown: Annotated[
         Unknown, _option("--unknown", "What to do with a prompt's characters that the model never saw.", ENDING)
     ] = SAMPLE_DEFAULTS.unknown,
     count: Annotated[int, _option("-n --count", "How many texts.", ENDING)] = 1,
+    novelty: Annotated[
+        bool,
+        _option(
+            "--novelty",
+            "Tell how much of it stands in the training text, word for word, on stderr.",
+            show_default=False,
+        ),
+    ] = False,
+    interactive: Annotated[
+        bool,
+        _option(
+            "-i --interactive",
+            f"Type how a text begins, read how it goes on ({CONVERSATION_LENGTH} characters, if no --length is given), again and again.",
+            show_default=False,
+        ),
+    ] = False,
     json: JSON = False,
     output: Annotated[
         Path | None,
@@ -350,7 +376,11 @@ def sample(
     charlstm sample --lines 5 --output today.txt                 # a file that is never half written
     """
     if length is None:
-        length = 0 if lines > 0 else SAMPLE_DEFAULTS.length
+        length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
+    if interactive:
+        _refuse_beside("-i", {
+            "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
+        })  # fmt: skip
     settings = SampleConfig(
         temperature=temp,
         top_k=top_k,
@@ -362,9 +392,17 @@ def sample(
         prompt=prompt,
     )
     blas.prepare()
-    from charlstm.render import write_samples
+    with _leaving_on_signals():
+        if interactive:
+            from charlstm.interactive import converse
 
-    return write_samples(run, checkpoints, settings, count, seed, as_json=json, output=output)
+            return converse(run, checkpoints, settings, seed)
+        from charlstm.render import write_samples
+
+        return write_samples(
+            run, checkpoints, settings, count, seed,
+            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
+        )  # fmt: skip
 
 
 @app.command(cls=_Command)
@@ -421,7 +459,24 @@ def evaluate(
     blas.prepare()
     from charlstm.render import write_eval
 
-    return write_eval(run, checkpoints, corpora, encoding, cold, show=show, as_json=json, skip=unknown == "skip")
+    return write_eval(run, checkpoints, corpora, encoding, cold, unknown, show=show, as_json=json)
+
+
+def _refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Refuse the others of an option's fellows that it has no use for."""
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(f"{option} and {given[0]} do not go together: leave one of them out")
+
+
+@contextmanager
+def _leaving_on_signals() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(SIGNALS[signal.Signals(number).name])
+
+    with _handlers_set(dict.fromkeys(("SIGTERM", "SIGHUP"), leave)):
+        yield
 
 
 def _budget(context: typer.Context, minutes: float | None, epochs: float | None, steps: int | None) -> Budget:
@@ -437,12 +492,15 @@ def _was_typed(context: typer.Context, name: str) -> bool:
 
 
 def _train(
-    begin: Callable[[Habits, Stop], Session], kind: DisplayKind, save_every: float, preview_every: float, threads: int
+    begin: Callable[[Habits, Stop], Iterable[Event]],
+    kind: DisplayKind,
+    save_every: float,
+    preview_every: float,
+    threads: int,
 ) -> int:
     """Drive a session through a display; returns the exit status."""
     from charlstm import events
     from charlstm.display import open_display
-    from charlstm.session import Stop
 
     require("--threads", threads, 0, 1024)
     stop = Stop()
@@ -453,7 +511,7 @@ def _train(
             stream_preview=display.stream_preview,
             threads=threads or blas.cores(),
         )
-        for event in begin(habits, stop).run():
+        for event in begin(habits, stop):
             display.show(event)
     if isinstance(event, events.Finished) and kind != "json":
         print(event.path, flush=True)
@@ -463,7 +521,6 @@ def _train(
 @contextmanager
 def _signals_set(stop: Stop) -> Iterator[None]:
     """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once."""
-    before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.reason == "SIGINT" and number == signal.SIGINT:
@@ -473,12 +530,18 @@ def _signals_set(stop: Stop) -> Iterator[None]:
     def save(number: int, frame: FrameType | None) -> None:
         stop.save = True
 
-    if hasattr(signal, "SIGUSR1"):
-        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
-    for name in SIGNALS:
+    with _handlers_set({"SIGUSR1": save} | dict.fromkeys(SIGNALS, ask)):
+        yield
+
+
+@contextmanager
+def _handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """While it lasts, these signals are handled so; those that the system does not have, or that are ignored (nohup), are left alone."""
+    before: dict[int, Any] = {}
+    for name, handler in handlers.items():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, ask)
+            before[number] = signal.signal(number, handler)
     try:
         yield
     finally:

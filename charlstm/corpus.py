@@ -153,7 +153,7 @@ def _pieces(source: str, encoding: str) -> Iterator[str]:
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset, line = 0, 1
     try:
-        with _open(source) as file:
+        with open_source(source) as file:
             while True:
                 block = file.read(CHUNK_BYTES)
                 if offset == 0:
@@ -173,7 +173,13 @@ def _pieces(source: str, encoding: str) -> Iterator[str]:
         raise CorpusError(f"{name} can't be read: {error.strerror or error}") from error
 
 
-def _open(source: str) -> BinaryIO:
+def open_source(source: str) -> BinaryIO:
+    """The bytes of a file, or of standard input for ``-``.
+
+    Raises:
+        CorpusError: standard input is closed.
+        OSError: the file can't be opened.
+    """
     if source != STDIN:
         return open(source, "rb")
     if sys.stdin is None or sys.stdin.closed:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling
+from charlstm import api
 from charlstm.display.jsonl import dump
 from charlstm.display.words import bits, loss, visible
 from charlstm.errors import UsageError
-from charlstm.settings import SampleConfig
-from charlstm.vocabulary import describe_some
+from charlstm.settings import SampleConfig, Unknown
 
 
 def write_samples(
@@ -29,7 +28,9 @@ def write_samples(
     count: int,
     seed: int | None,
     *,
-    as_json: bool,
+    prompt_file: Path | None = None,
+    novelty: bool = False,
+    as_json: bool = False,
     output: Path | None = None,
 ) -> int:
     """Write `count` texts of a run to stdout, each character as soon as it is made; returns the exit status.
@@ -38,55 +39,68 @@ def write_samples(
     """
     if count < 1:
         raise UsageError(f"-n {count} is out of range: it must be at least 1")
-    if settings.prompt == "-":
-        if sys.stdin is None or sys.stdin.closed:
-            raise UsageError("--prompt - was given but standard input is closed: pipe a text into it")
-        settings = SampleConfig(**vars(settings) | {"prompt": sys.stdin.read().removesuffix("\n")})
     endless = settings.length == 0 and settings.lines == 0
-    if endless and not settings.stop and (as_json or count > 1 or output is not None):
+    if endless and not settings.stop and (as_json or count > 1 or output is not None or novelty):
         raise UsageError(
-            "a text without an end can't be told as JSON, be one of several or fill a file: give a --length"
+            "a text without an end can't be told as JSON, be one of several, be compared or fill a file: give a --length"
         )
-    writer = checkpoint.load(runs.find_run(run, folder, best=True)).writer
-    if settings.lines > 0 and settings.length == 0 and "\n" not in writer.vocabulary:
-        raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
-    if seed is None:
-        seed = secrets.randbelow(2**31)
+    settings = _with_prompt(settings, prompt_file)
+    model = api.load(run, folder)
+    training_text = model.training_text() if novelty else None
+    told, seed = seed, api.draw_seed() if seed is None else seed
+    texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
+    if told is None:
         print(f"seed {seed}", file=sys.stderr)
-    texts = _Texts(writer, settings, [seed + number for number in range(count)])
 
     def write(out: TextIO) -> None:
         if as_json:
-            for number in range(count):
-                _print_json(writer, settings, seed + number, "".join(texts.pieces(number)), out)
+            _write_json(model, settings, texts, training_text, out)
         else:
-            _write_texts(texts, count, out)
+            _write_texts(texts, out)
 
     if output is None:
         write(sys.stdout)
-        return 0
+    else:
+        _into_file(output, write)
+    if training_text is not None and not as_json:
+        _tell_novelty(texts, training_text)
+    return 0
 
+
+def _with_prompt(settings: SampleConfig, prompt_file: Path | None) -> SampleConfig:
+    """The settings with the text of the prompt in them, wherever that comes from."""
+    if prompt_file is not None and settings.prompt:
+        raise UsageError("--prompt and --prompt-file were both given: give one of them")
+    source = settings.prompt if prompt_file is None else str(prompt_file)
+    return replace(settings, prompt=api.read_prompt(source)) if prompt_file is not None or source == "-" else settings
+
+
+def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
     def write_file(file: BinaryIO) -> None:
         out = io.TextIOWrapper(file, "utf-8", newline="")
         write(out)
         out.detach()
 
-    checkpoint.write_atomically(output, write_file, "--output")
-    return 0
+    api.write_atomically(path, write_file, "--output")
 
 
 class _Texts:
     """Several texts that are made as one batch and read one after the other."""
 
-    def __init__(self, writer: sampling.Writer, settings: SampleConfig, seeds: list[int]) -> None:
-        prompt = sampling.readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
-        self.waiting = [[prompt] for _ in seeds]
-        self.steps = sampling.generate(writer, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores())
+    def __init__(self, model: api.Model, settings: SampleConfig, seeds: Sequence[int], *, keep: bool) -> None:
+        self.prompt = model.readable(settings.prompt, settings.unknown)
+        self.seeds = seeds
+        self.steps = model.sample_side_by_side(seeds, settings)
+        self.waiting: list[list[str]] = [[] for _ in seeds]
+        self.keep = keep  # what was written, which a text without an end must not do
+        self.written: list[list[str]] = [[] for _ in seeds]
 
     def pieces(self, number: int) -> Iterator[str]:
-        """One text, piece by piece, as soon as each is made; what is made of the others meanwhile is kept."""
+        """One text without its prompt, piece by piece, as soon as each is made; what is made of the others meanwhile is kept."""
         while True:
             yield from self.waiting[number]
+            if self.keep:
+                self.written[number] += self.waiting[number]
             self.waiting[number].clear()
             made = next(self.steps, None)
             if made is None:
@@ -95,25 +109,71 @@ class _Texts:
                 waiting.append(piece)
 
 
-def _write_texts(texts: _Texts, count: int, out: TextIO) -> None:
+def can_show(out: TextIO) -> TextIO:
+    """The stream, which from now on puts a replacement for what its encoding does not have."""
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="replace")
+    return out
+
+
+def _write_texts(texts: _Texts, out: TextIO) -> None:
     """Texts, one after the other; on a terminal control characters are made visible, and each text ends with a line end."""
-    out.reconfigure(errors="replace")  # type: ignore[attr-defined]
+    can_show(out)
     on_terminal = out.isatty()
-    for number in range(count):
+    for number in range(len(texts.seeds)):
         last = ""
-        for piece in texts.pieces(number):
+        for piece in itertools.chain([texts.prompt], texts.pieces(number)):
             out.write(visible(piece) if on_terminal else piece)
             out.flush()
             last = piece or last
-        if not last.endswith("\n") and (on_terminal or number < count - 1):
+        if not last.endswith("\n") and (on_terminal or number < len(texts.seeds) - 1):
             out.write("\n")
     out.flush()
 
 
-def _print_json(writer: sampling.Writer, settings: SampleConfig, seed: int, text: str, out: TextIO) -> None:
-    ids = writer.vocabulary.encode(text)
-    nats = evaluation.evaluate(writer.params, writer.config, ids) if len(ids) > 1 else None
-    print(dump({"text": text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}), file=out, flush=True)
+def _write_json(
+    model: api.Model, settings: SampleConfig, texts: _Texts, training_text: api.TrainingText | None, out: TextIO
+) -> None:
+    written = ["".join(texts.pieces(number)) for number in range(len(texts.seeds))]
+    copied = training_text.compare(written) if training_text is not None else None
+    for number, (seed, text) in enumerate(zip(texts.seeds, written, strict=True)):
+        try:
+            nats = model.evaluate(text, prompt=texts.prompt)
+        except UsageError:  # there is nothing in it to predict
+            nats = None
+        facts = {"text": texts.prompt + text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}
+        if copied is not None:
+            facts["novelty"] = _novelty_facts(copied[number])
+        print(dump(facts), file=out, flush=True)
+
+
+def _novelty_facts(copied: api.Copied) -> dict[str, Any]:
+    return {
+        "piece_chars": api.PIECE,
+        "pieces": copied.pieces,
+        "copied_pieces": copied.copied,
+        "copied_share": copied.share,
+        "longest_copied_chars": copied.longest_chars,
+    }
+
+
+def _tell_novelty(texts: _Texts, training_text: api.TrainingText) -> None:
+    """Say on stderr how much of each text is copied."""
+    written = ["".join(pieces) for pieces in texts.written]
+    for seed, copied in zip(texts.seeds, training_text.compare(written), strict=True):
+        which = f" of seed {seed}" if len(written) > 1 else ""
+        print(f"novelty{which}: {_novelty_words(copied)}", file=sys.stderr)
+
+
+def _novelty_words(copied: api.Copied) -> str:
+    if copied.share is None:
+        return f"unknown, because the sample is shorter than the {api.PIECE} characters that are compared"
+    if copied.copied == 0:
+        return f"none of its {api.PIECE}-character pieces stands in the training text"
+    return (
+        f"{copied.share:.1%} of its {api.PIECE}-character pieces stand in the training text, "
+        f"longest run copied: {copied.longest_chars:,} characters"
+    ).replace("%", " %", 1)
 
 
 SHADES = (("green", 0.5), ("default", 1.5), ("yellow", 3.0), ("red", 5.0), ("bold red", math.inf))
@@ -121,48 +181,45 @@ SHADES = (("green", 0.5), ("default", 1.5), ("yellow", 3.0), ("red", 5.0), ("bol
 
 
 def write_eval(
-    run: str, folder: Path, corpora: Sequence[str], encoding: str, cold: int, *, show: bool, as_json: bool, skip: bool
+    run: str,
+    folder: Path,
+    corpora: Sequence[str],
+    encoding: str,
+    cold: int,
+    unknown: Unknown,
+    *,
+    show: bool,
+    as_json: bool,
 ) -> int:
     """Write how well a run predicts texts to stdout; returns the exit status."""
     from tqdm import tqdm
 
-    writer = checkpoint.load(runs.find_run(run, folder, best=True)).writer
-    text = corpus.read(corpus.find(corpora), encoding)
-    ids, left_out = writer.vocabulary.translate(text.ids, text.vocabulary)
-    if left_out and not skip:
-        raise UsageError(
-            f"the model never saw {describe_some(left_out)} of the text: --unknown skip leaves such characters out, "
-            f"and 'charlstm train TEXT --init-from {run}' teaches them"
-        )
-    if len(ids) < 2:
-        raise UsageError("there is nothing to predict: the text must have two characters at least that the model knows")
-    pairs = len(ids) - 1
-    surprise = np.zeros(len(ids) if show else 0, np.float32)
+    model = api.load(run, folder)
+    reading = model.read(api.read(corpora, encoding), cold=cold, unknown=unknown)
+    surprise = np.zeros(len(reading.ids) if show else 0, np.float32)
     total = 0.0
-    with tqdm(total=pairs, unit="char", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
-        for places, nats in evaluation.surprises(
-            writer.params, writer.config, ids, *evaluation.streams_of(pairs, cold)
-        ):
+    with tqdm(total=reading.chars, unit="char", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
+        for places, nats in reading:
             total += float(nats.sum(dtype=np.float64))
             if show:
                 surprise[places] = nats
             bar.update(len(nats))
     if show:
-        _write_shades(writer.vocabulary.characters, ids, surprise)
-    mean, chance = total / pairs, float(np.log(len(writer.vocabulary)))
+        _write_shades(model.vocabulary, reading.ids, surprise)
+    mean, chance = total / reading.chars, math.log(len(model.vocabulary))
     facts = {
-        "chars": pairs,
+        "chars": reading.chars,
         "nats_per_char": mean,
         "bits_per_char": bits(mean),
         "chance_nats": chance,
         "cold": cold,
-        "left_out": len(text.ids) - len(ids),
+        "left_out": reading.left_out,
     }
     if as_json:
         print(dump(facts), flush=True)
     else:
-        lost = f", {facts['left_out']:,} that it never saw left out" if facts["left_out"] else ""
-        print(f"{loss(mean)} a character over {pairs:,} characters{lost}; by chance {loss(chance)}", flush=True)
+        lost = f", {reading.left_out:,} that it never saw left out" if reading.left_out else ""
+        print(f"{loss(mean)} a character over {reading.chars:,} characters{lost}; by chance {loss(chance)}", flush=True)
     return 0
 
 
@@ -171,7 +228,7 @@ def _write_shades(characters: str, ids: NDArray[Any], surprise: NDArray[np.float
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = Console(file=can_show(sys.stdout), highlight=False, markup=False, emoji=False, soft_wrap=True)
     edges = np.array([edge for _, edge in SHADES[:-1]], np.float32)
     shades = np.searchsorted(edges, surprise)
     newline = characters.find("\n")

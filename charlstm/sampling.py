@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charlstm.errors import PromptError
+from charlstm.errors import CharlstmError, PromptError, UsageError
 from charlstm.nn import choose, model, parallel
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
@@ -19,6 +19,8 @@ SMALLEST = np.float32(1e-30)
 """Stands for a uniform number that came out as 0, which has no logarithm."""
 BLOCK_NUMBERS = 1 << 14
 """Random numbers are drawn in blocks of about so many."""
+LONGEST_LINE = 100_000
+"""Whole lines are waited for so long: a model that goes round in a circle never writes another line end."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ def readable_prompt(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     return "".join(c for c in prompt if c in vocabulary)
 
 
+def beginning(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
+    """What the model reads before it writes: the prompt, or else a line end; nothing if it knows none.
+
+    Raises:
+        PromptError: see `readable_prompt`.
+    """
+    return readable_prompt(vocabulary, prompt, unknown) or ("\n" if "\n" in vocabulary else "")
+
+
 def generate(
     writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator], threads: int = 1
 ) -> Iterator[list[str]]:
@@ -57,11 +68,30 @@ def generate(
 
     Raises:
         PromptError: see `readable_prompt`.
+        UsageError: lines are asked for, and the model knows no line end.
+        CharlstmError: lines are asked for, and no line end came for `LONGEST_LINE` characters.
     """
-    readable_prompt(writer.vocabulary, settings.prompt, settings.unknown)
+    beginning(writer.vocabulary, settings.prompt, settings.unknown)
+    waits = settings.lines > 0 and settings.length == 0
+    if waits and "\n" not in writer.vocabulary:
+        raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
     parts = parallel.split(len(rngs), parallel.parts_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in parts]
-    return side_by_side(lambda k: _generate(writer, settings, rngs[parts[k]]), sizes, "")
+    made = side_by_side(lambda k: _generate(writer, settings, rngs[parts[k]]), sizes, "")
+    return _with_line_ends(made, len(rngs)) if waits else made
+
+
+def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
+    """What n texts are made of, as long as their line ends are not too far apart."""
+    chars = [0] * n  # since the last line end
+    for pieces in made:
+        for k, piece in enumerate(pieces):
+            chars[k] = 0 if "\n" in piece else chars[k] + len(piece)
+        if max(chars) > LONGEST_LINE:
+            raise CharlstmError(
+                f"the model wrote {LONGEST_LINE:,} characters without a line end: give a --length, or another --temp"
+            )
+        yield pieces
 
 
 def _generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator]) -> Iterator[list[str]]:
@@ -72,11 +102,8 @@ def _generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.G
     endings = [_Ending(settings) for _ in range(n)]
     choice = (settings.temperature, settings.top_k, settings.top_p)
 
-    prompt = readable_prompt(vocabulary, settings.prompt, settings.unknown)
-    if not prompt and "\n" in vocabulary:
-        prompt = "\n"
-    if prompt:
-        for character in vocabulary.encode(prompt):
+    if start := beginning(vocabulary, settings.prompt, settings.unknown):
+        for character in vocabulary.encode(start):
             logits = model_step(np.full(n, character))
         ids = choose.draw(logits, next(noise), *choice)
     else:

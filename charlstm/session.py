@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.planning import Planner, take_budget
 from charlstm.preview import Preview
 from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
-from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
+from charlstm.settings import LEARNING_RATES, Budget, Habits, Stop, TrainConfig
 from charlstm.state import TrainState
 
 BASE_BYTES = 60_000_000
@@ -32,14 +32,6 @@ MOST_HELD_OUT = 1_000_000
 """No more characters than this are held out unless that is asked for: each evaluation reads them all."""
 SAVING_SHARE = 0.01
 """Saving may take this share of the time."""
-
-
-@dataclass
-class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save then."""
-
-    reason: str | None = None
-    save: bool = False
 
 
 @dataclass
@@ -66,8 +58,8 @@ class Session:
         config = self.state.config
         return max(1, (len(self.train_ids) - 1) // (config.batch * config.seq))
 
-    def run(self) -> Iterator[events.Event]:
-        """Train to the end of the plan, saving as it goes. Started comes first and Finished last.
+    def run(self) -> Generator[events.Event, None, None]:
+        """Train to the end of the plan, saving as it goes. Started comes first and Finished last; closed before, it saves and ends.
 
         Raises:
             SaveError: the first checkpoint could not be written, or the last one.
@@ -116,11 +108,20 @@ class Session:
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
+        except GeneratorExit:  # whoever drives it wants no more of it
+            if self.state.best_step == self.state.step:
+                list(keeper.save_best(self._where()))
+            list(keeper.save(self._where()))
+            self._check_saved()
+            raise
         yield from keeper.save(self._where())
-        if keeper.failure is not None:
-            raise SaveError(f"the run ended at step {self.state.step:,} and was lost: {keeper.failure}")
+        self._check_saved()
         early = planned is not None and self.state.step < planned
         yield self._finished(self.stop.reason or ("no gain" if early else "done"))
+
+    def _check_saved(self) -> None:
+        if self.keeper.failure is not None:
+            raise SaveError(f"the run ended at step {self.state.step:,} and was lost: {self.keeper.failure}")
 
     @cached_property
     def keeper(self) -> Keeper:

@@ -12,6 +12,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "charlstm"
 MODULES = sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 RUNTIME = {"numpy", "typer", "rich", "tqdm"}
+SHARED = {"charlstm.settings", "charlstm.errors", "charlstm.events", "charlstm.blas"}
+"""What may be imported on either side of the api."""
+INFO = {"charlstm.render": {"charlstm.checkpoint", "charlstm.runs"}}
+"""Exceptions: `info` tells what is in a file, down to its bytes."""
 
 
 def source(module: str) -> ast.Module:
@@ -92,6 +96,19 @@ def test_only_the_command_line_knows_the_displays() -> None:
         if any(name == "charlstm.display" for name in own(m)) and not m.startswith("charlstm.display")
     }
     assert users == {"charlstm.cli"}
+
+
+def before_the_api() -> list[str]:
+    behind = reach("charlstm.api") | {"charlstm.api"}
+    return [m for m in MODULES if m not in behind and m != "charlstm.__init__"]
+
+
+def test_the_command_line_gets_at_everything_through_the_api() -> None:
+    behind = reach("charlstm.api") - SHARED
+    assert behind > {"charlstm.session", "charlstm.sampling", "charlstm.evaluation", "charlstm.checkpoint"}
+    assert {"charlstm.cli", "charlstm.render", "charlstm.interactive"} < set(before_the_api())
+    for module in before_the_api():
+        assert not own(module) & behind - INFO.get(module, set()), f"{module}: {own(module) & behind}"
 
 
 def test_there_are_no_cycles() -> None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from charlstm.nn.types import Array, Ids
 
+COLDEST = 1e-30
+"""Temperatures below this are taken for it, which leaves no choice to chance either, and can't overflow."""
+
 
 def draw(logits: Array, noise: Array, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Ids:
     """One id a column.
@@ -28,7 +31,7 @@ def draw(logits: Array, noise: Array, temperature: float, top_k: int = 0, top_p:
     if temperature == 0:
         ids = logits.argmax(axis=0)
         return ids
-    scores = logits / np.float64(temperature)
+    scores = logits / np.float64(max(temperature, COLDEST))
     if 0 < top_k < len(scores) or top_p < 1:
         drop_unlikely(scores, top_k, top_p)
     scores += noise
