@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ app = typer.Typer(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
+    _stand_in_for_closed()
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
@@ -58,6 +60,23 @@ def main(argv: list[str] | None = None) -> int:
         return SIGNALS["SIGINT"]
     except OSError as error:
         return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _stand_in_for_closed() -> None:
+    """Take the numbers of standard streams that came closed, so that no file gets one and is written into; nobody hears errors then."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _need_stdout() -> None:
+    """Refuse to make what nobody could get."""
+    if sys.stdout is None:
+        raise CharlstmError("standard output is closed: give it a file, a pipe or a terminal")
 
 
 def _complain(sentence: str, status: int) -> int:
@@ -298,6 +317,8 @@ def sample(
         unknown=unknown,
         prompt=prompt,
     )
+    if output is None:
+        _need_stdout()
     blas.prepare()
     from charlstm.render import write_samples
 
@@ -307,6 +328,7 @@ def sample(
 @app.command()
 def info(run: Run = None, json: JSON = False, checkpoints: Checkpoints = Path("checkpoints")) -> int:
     """Show what is in a run's file: model, text, settings, history, size."""
+    _need_stdout()
     blas.prepare()
     from charlstm.render import write_info
 
@@ -335,6 +357,7 @@ def evaluate(
     charlstm eval trumptweets newtweets.txt
     """
     require("--cold", cold, 0, None)
+    _need_stdout()
     blas.prepare()
     from charlstm.render import write_eval
 
@@ -362,6 +385,8 @@ def _train(
     from charlstm.session import Stop
 
     require("--threads", threads, 0, 1024)
+    if kind == "json":
+        _need_stdout()
     stop = Stop()
     with _signals_set(stop), open_display(kind, sys.stdout, sys.stderr) as display:
         habits = Habits(
@@ -372,6 +397,8 @@ def _train(
         )
         for event in begin(habits, stop).run():
             display.show(event)
+            if display.gone and kind == "json":  # nobody reads what it was to tell
+                stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, events.Finished) and kind != "json":
         print(event.path, flush=True)
     return SIGNALS.get(stop.reason or "", 0)
@@ -379,19 +406,28 @@ def _train(
 
 @contextmanager
 def _signals_set(stop: Stop) -> Iterator[None]:
-    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once."""
+    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once.
+
+    As long as there is nothing to save, because the text is still being read, the first one ends it. SIGCONT corrects the clock.
+    """
     before: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.reason == "SIGINT" and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
+        name = signal.Signals(number).name
+        if not stop.heard or stop.reason == name == "SIGINT":
+            raise SystemExit(SIGNALS[name])
+        stop.reason = name
 
     def save(number: int, frame: FrameType | None) -> None:
         stop.save = True
 
-    if hasattr(signal, "SIGUSR1"):
-        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
+    def go_on(number: int, frame: FrameType | None) -> None:
+        stop.clock.go_on()
+
+    for name, handler in (("SIGUSR1", save), ("SIGCONT", go_on)):
+        if hasattr(signal, name):
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, handler)
     for name in SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -20,16 +19,16 @@ PIECE_S = 0.004
 class Preview:
     """Writes on whenever it is time to."""
 
-    def __init__(self, run: TrainState, habits: Habits) -> None:
-        self.run, self.habits = run, habits
+    def __init__(self, run: TrainState, habits: Habits, clock: Callable[[], float]) -> None:
+        self.run, self.habits, self.clock = run, habits, clock
         self.rng = np.random.default_rng(run.config.seed)
         self.settings = SampleConfig(temperature=habits.preview_temperature, length=CHARS)
         self.text: Iterator[list[str]] | None = None
-        self.next_piece = self.next_fresh = time.monotonic()
+        self.next_piece = self.next_fresh = clock()
 
     def look(self, event: events.Progress) -> Iterator[events.Event]:
         """Write on, if it is time to."""
-        now = time.monotonic()
+        now = self.clock()
         if self.habits.preview_every_s <= 0 or now < self.next_piece:
             return
         fresh = now >= self.next_fresh
@@ -38,9 +37,9 @@ class Preview:
             self.text = sampling.generate(writer, self.settings, [self.rng])
             self.next_fresh = now + self.habits.preview_every_s
         text = self._piece(now + PIECE_S if self.habits.stream_preview else None)
-        cost = time.monotonic() - now
+        cost = self.clock() - now
         wait = cost / SHARE
-        self.next_piece = time.monotonic() + (
+        self.next_piece = self.clock() + (
             wait if self.habits.stream_preview else max(wait, self.habits.preview_every_s)
         )
         if text:
@@ -51,6 +50,6 @@ class Preview:
         pieces: list[str] = []
         for shown in self.text or ():
             pieces += shown
-            if until is not None and time.monotonic() >= until:
+            if until is not None and self.clock() >= until:
                 break
         return "".join(pieces)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from charlstm import checkpoint, corpus, evaluation, events, guard, ngram, state, training
 from charlstm.choice import choose
+from charlstm.clock import Clock
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
 from charlstm.keeping import Keeper, Lock
 from charlstm.nn.config import ModelConfig
@@ -36,10 +36,12 @@ SAVING_SHARE = 0.01
 
 @dataclass
 class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save then."""
+    """Set from outside (a signal handler) to end training after the step in progress, or to save then; and the clock, which it corrects."""
 
     reason: str | None = None
     save: bool = False
+    clock: Clock = field(default_factory=Clock)
+    heard: bool = False  # whether there is a run yet that would end by it
 
 
 @dataclass
@@ -58,7 +60,10 @@ class Session:
     lock: Lock
     idle: bool = False  # there is nothing to train
     mark: ngram.Mark | None = None
-    began_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.clock = self.stop.clock
+        self.began_s = self.clock()
 
     @property
     def windows(self) -> int:
@@ -83,17 +88,20 @@ class Session:
         if self.idle:
             yield self._finished("nothing to do")
             return
+        self.stop.heard = True
         keeper = self.keeper
         keeper.clean_up()
         yield from keeper.save(self._where())
         if keeper.failure is not None:  # there is nothing to lose yet
             raise keeper.failure
-        preview = Preview(self.state, self.habits)
-        planner = Planner(self.state, self.windows, len(self.val_ids))
+        if self.state.best_step is None:
+            keeper.drop_best()
+        preview = Preview(self.state, self.habits, self.clock)
+        planner = Planner(self.state, self.windows, len(self.val_ids), self.clock)
         planned = self.state.plan.last
-        next_save = time.monotonic() + self.habits.save_every_s
+        next_save = self.clock() + self.habits.save_every_s
         try:
-            for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads):
+            for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads, self.clock):
                 if isinstance(event, events.Evaluated):
                     self._count()
                     yield replace(event, **self._mark_told())
@@ -107,11 +115,11 @@ class Session:
                 if isinstance(event, events.Progress):
                     yield from planner.look(event)
                     yield from preview.look(event)
-                if time.monotonic() >= next_save or self.stop.save:
+                if self.clock() >= next_save or self.stop.save:
                     self.stop.save = False
-                    before_s = time.monotonic()
+                    before_s = self.clock()
                     yield from keeper.save(self._where())
-                    now_s = time.monotonic()
+                    now_s = self.clock()
                     next_save = now_s + max(self.habits.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
@@ -133,7 +141,7 @@ class Session:
             "step": s.step,
             "steps": s.plan.last,
             "epoch": s.step / self.windows,
-            "elapsed_s": time.monotonic() - self.began_s,
+            "elapsed_s": self.clock() - self.began_s,
         }
 
     def _started(self) -> events.Started:
@@ -267,7 +275,6 @@ def start(
     if if_exists == "fail" and path.exists():  # it came while the text was read
         lock.release()
         raise _exists(name, path)
-    path.with_name(name + BEST_SUFFIX).unlink(missing_ok=True)
     train_ids, val_ids = text.split(config.val_fraction)
     return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop, lock), budget)
 
