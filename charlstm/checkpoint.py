@@ -96,6 +96,7 @@ def _save(
         "history": [vars(point) for point in state.history],
         "best_step": state.best_step,
         "best_val_nats": state.best_val_nats,
+        "arithmetic": state.arithmetic,
         "run": run,
     }
     members: dict[str, np.ndarray] = {
@@ -200,6 +201,7 @@ def load_run(path: Path) -> TrainState:
             history=base.history,
             best_step=base.best_step,
             best_val_nats=base.best_val_nats,
+            arithmetic=_typed(str, meta.get("arithmetic", ""), "arithmetic"),
         )
 
 

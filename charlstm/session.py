@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import checkpoint, corpus, evaluation, events, guard, ngram, state, training
+from charlstm import arithmetic, checkpoint, corpus, evaluation, events, guard, ngram, state, training
 from charlstm.choice import choose
 from charlstm.clock import Clock
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
@@ -23,6 +23,7 @@ from charlstm.preview import Preview
 from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
 from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
 from charlstm.state import TrainState
+from charlstm.vocabulary import describe_some
 
 BASE_BYTES = 60_000_000
 """What Python, NumPy and the program itself take."""
@@ -304,12 +305,31 @@ def resume(
     text = corpus.read(corpus.find(sources), loaded.text.encoding)
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
-            f"the text of {name!r} has changed ({loaded.text.chars:,} characters then, {text.info.chars:,} now): "
+            f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "
             f"bring the old one back, or go on with the weights on the new one: "
             f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
         )
+    notes = []
+    if loaded.arithmetic not in ("", arithmetic.fingerprint()):
+        notes.append(
+            "this machine rounds in another way than the one before (processor, NumPy or BLAS are others): "
+            "the run goes on, but no longer to the same bytes"
+        )
+    loaded.arithmetic = arithmetic.fingerprint()
     train_ids, val_ids = text.split(loaded.config.val_fraction)
-    return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop, lock), budget)
+    return _with_budget(Session(name, path, loaded, train_ids, val_ids, notes, True, habits, stop, lock), budget)
+
+
+def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
+    """In what a text is not the one that a run was trained on, as closely as its length, hash and characters tell."""
+    then, known = before.text, set(before.vocabulary.characters)
+    if now.info.chars > then.chars and now.begins_with(then):
+        return f"{now.info.chars - then.chars:,} characters were added at its end"
+    if now.info.chars != then.chars:
+        return f"{then.chars:,} characters then, {now.info.chars:,} now"
+    if new := [c for c in now.vocabulary.characters if c not in known]:
+        return f"it has {describe_some(new)}, which it had not"
+    return f"it is as long as it was, {then.chars:,} characters, and not the same"
 
 
 def _exists(name: str, path: Path) -> UsageError:
