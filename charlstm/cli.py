@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -46,6 +47,8 @@ app = typer.Typer(
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
     _stand_in_for_closed()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal, or UTF-8 itself, has no bytes for
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
@@ -399,8 +402,9 @@ def _train(
             display.show(event)
             if display.gone and kind == "json":  # nobody reads what it was to tell
                 stop.reason = stop.reason or "SIGPIPE"
-    if isinstance(event, events.Finished) and kind != "json":
-        print(event.path, flush=True)
+    if isinstance(event, events.Finished) and kind != "json" and sys.stdout is not None:
+        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # as the system has it, so that a script can use it
+        sys.stdout.flush()
     return SIGNALS.get(stop.reason or "", 0)
 
 
