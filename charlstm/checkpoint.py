@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import types
 import typing
 import zipfile
@@ -39,6 +40,9 @@ FORMAT = 1
 MAX_META_BYTES = 64 << 20
 KINDS = "fui"
 """NumPy's letters for the dtypes that a member may have: floats and integers."""
+
+NAME = re.compile(r"\w+(/\w[\w.]*)*", re.ASCII)
+"""What a member may be called: no path that leads anywhere."""
 
 T = TypeVar("T")
 
@@ -253,6 +257,8 @@ def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], 
                 raise ValueError(f"{name} is compressed, which charlstm never does")
             if name == entry.filename:
                 raise ValueError(f"{name[:80]!r} in it is not an array")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name[:80]!r} in it is no name of an array")
             if name.startswith(wanted):
                 members[name] = _array(name, archive.read(entry))
     raw = members["meta"]
