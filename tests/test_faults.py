@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -275,12 +274,3 @@ def test_a_run_that_is_overwritten_keeps_its_best_model_until_the_new_one_is_on_
     assert BEST.read_bytes() == before
     assert charlstm(*again).status == 0
     assert not BEST.exists()
-
-
-def test_runs_that_are_killed_end_in_the_same_bytes_all_the_same() -> None:
-    """The experiment itself, in small: see tests/experiments/kill.py."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.experiments.kill", "--runs", "2"], cwd=ROOT, capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("2 of 2 runs")

@@ -123,7 +123,12 @@ def test_a_second_writer_is_told_who_the_first_one_is(charlstm: Callable[..., Re
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
-def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing(text: Path) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing(
+    charlstm: Callable[..., Result], text: Path, exists: bool
+) -> None:
+    if exists:
+        assert charlstm("train", text, "--steps", 3, *SMALL).status == 0
     command = [
         sys.executable, "-m", "charlstm", "train", str(text), "--if-exists", "resume", "--minutes", "10", "--display", "lines",
         *SMALL,
