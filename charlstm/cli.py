@@ -402,6 +402,10 @@ def _train(
         )
         for event in begin(habits, stop).run():
             display.show(event)
+            if stop.rest:
+                stop.rest = False
+                display.rest()
+                _stop_process()
             if display.gone and kind == "json":  # nobody reads what it was to tell
                 stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, events.Finished) and kind != "json" and sys.stdout is not None:
@@ -427,12 +431,17 @@ def _signals_set(stop: Stop) -> Iterator[None]:
     def save(number: int, frame: FrameType | None) -> None:
         stop.save = True
 
+    def rest(number: int, frame: FrameType | None) -> None:
+        stop.rest = stop.heard  # a display has the terminal then, and must give it back first
+        if not stop.heard:
+            _stop_process()
+
     def go_on(number: int, frame: FrameType | None) -> None:
         stop.clock.go_on()
 
-    for name, handler in (("SIGUSR1", save), ("SIGCONT", go_on)):
-        if hasattr(signal, name):
-            number = getattr(signal, name)
+    for name, handler in (("SIGUSR1", save), ("SIGCONT", go_on), ("SIGTSTP", rest)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)
     for name in SIGNALS:
         number = getattr(signal, name, None)
@@ -443,3 +452,10 @@ def _signals_set(stop: Stop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_process() -> None:
+    """Stop as SIGTSTP does where nobody handles it; returns when the process goes on."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)

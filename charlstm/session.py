@@ -37,10 +37,11 @@ SAVING_SHARE = 0.01
 
 @dataclass
 class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save then; and the clock, which it corrects."""
+    """Set from outside (a signal handler) to end training after the step in progress, or to save or rest then; and the clock, which it corrects."""
 
     reason: str | None = None
     save: bool = False
+    rest: bool = False  # whoever drives the run stops the process
     clock: Clock = field(default_factory=Clock)
     heard: bool = False  # whether there is a run yet that would end by it
 

@@ -26,6 +26,9 @@ class Display(Protocol):
     def show(self, event: Event) -> None:
         """Take note of an event, and draw if it is time to."""
 
+    def rest(self) -> None:
+        """Give the terminal back while the process is stopped; the next event takes it again."""
+
 
 class Surviving:
     """A display whose stream may go away: a pipe that is closed, a terminal that hangs up, a log on a full disk. Training goes on without it."""
@@ -44,6 +47,11 @@ class Surviving:
     ) -> None:
         with contextlib.suppress(OSError):
             self.display.__exit__(kind, error, trace)
+
+    def rest(self) -> None:
+        """Let the display give the terminal back."""
+        with contextlib.suppress(OSError):
+            self.display.rest()
 
     def show(self, event: Event) -> None:
         """Let the display show it, while there is somewhere to show it."""

@@ -36,6 +36,9 @@ class BarDisplay:
         if self.bar is not None:
             self.bar.close()
 
+    def rest(self) -> None:
+        """Nothing: it holds no more than its line."""
+
     def show(self, event: events.Event) -> None:
         """Move the bar, or print a line above it."""
         match event:

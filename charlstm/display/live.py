@@ -55,6 +55,10 @@ class LiveDisplay:
     ) -> None:
         self.live.stop()
 
+    def rest(self) -> None:
+        """Give the terminal back; the next frame takes it again."""
+        self.live.stop()
+
     def show(self, event: events.Event) -> None:
         """Take the event in, and draw a frame if one is due."""
         match event:
@@ -103,6 +107,7 @@ class LiveDisplay:
         now = time.monotonic()
         if now < self.next_s:
             return
+        self.live.start()
         self.live.update(self._screen(), refresh=True)
         done = time.monotonic()
         self.next_s = done + max(MIN_FRAME_S, (done - now) / SHARE)
