@@ -242,9 +242,12 @@ def _one_line(error: BaseException) -> str:
 
 def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array]]:
     """The JSON of a file and those of its arrays whose names begin with one of `wanted`."""
-    size = path.stat().st_size
     members: dict[str, Array] = {}
-    with zipfile.ZipFile(path) as archive:
+    with (
+        open(path, "rb") as file,
+        zipfile.ZipFile(file) as archive,
+    ):  # once, because the name may be another file's the next moment
+        size = os.fstat(file.fileno()).st_size
         listed = archive.infolist()
         names = [entry.filename for entry in listed]
         if len(set(names)) < len(names):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,26 @@ def test_a_request_to_save_is_met_after_the_step(text: Path) -> None:
         if isinstance(event, events.Saved) and not event.best:
             saved.append(event.step)
     assert saved == [0, 17, 40]
+
+
+def test_who_reads_a_file_that_is_replaced_that_moment_sees_a_whole_one(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer file takes its place when it has just been looked at: no number of the one must be held against the other."""
+    for _ in begin(text).run():
+        pass
+    path, longer = Path("checkpoints/verses.npz"), Path("longer.npz")
+    run = checkpoint.load_run(path)
+    run.history = run.history * 500
+    checkpoint.save_run(longer, run)
+    open_archive = zipfile.ZipFile
+
+    def replace_and_open(*args: object) -> zipfile.ZipFile:
+        longer.replace(path)
+        return open_archive(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zipfile, "ZipFile", replace_and_open)
+    assert len(checkpoint.load(path).history) in (len(run.history), len(run.history) // 500)
 
 
 # -- one writer
