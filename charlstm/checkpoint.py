@@ -243,11 +243,8 @@ def _one_line(error: BaseException) -> str:
 def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array]]:
     """The JSON of a file and those of its arrays whose names begin with one of `wanted`."""
     members: dict[str, Array] = {}
-    with (
-        open(path, "rb") as file,
-        zipfile.ZipFile(file) as archive,
-    ):  # once, because the name may be another file's the next moment
-        size = os.fstat(file.fileno()).st_size
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        size = os.fstat(file.fileno()).st_size  # of this file: the name may be another one's by now
         listed = archive.infolist()
         names = [entry.filename for entry in listed]
         if len(set(names)) < len(names):

@@ -47,10 +47,8 @@ app = typer.Typer(
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
     _stand_in_for_closed()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # a name may hold what the terminal, or UTF-8 itself, has no bytes for
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what a terminal, or UTF-8 itself, has no bytes for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0

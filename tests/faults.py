@@ -15,6 +15,8 @@ from charlstm import checkpoint
 
 PURE = {"fspath", "getpid", "_exit", "kill", "strerror", "urandom", "getcwd", "cpu_count", "sched_getaffinity"}
 """What is in `os` and touches no file."""
+OF_PATHS = {"replace", "rename", "unlink"}
+"""Called as methods of a Path, which Python 3.10 does without going through `os`."""
 
 
 @contextmanager
@@ -59,17 +61,22 @@ def before_each_call(act: Callable[[str], None]) -> Iterator[None]:
     originals = {
         name: call
         for name, call in vars(os).items()
-        if isinstance(call, types.BuiltinFunctionType) and call.__module__ == os.name and name not in PURE
+        if isinstance(call, types.BuiltinFunctionType) and call.__module__ == os.name and name not in PURE | OF_PATHS
     }
+    methods = {name: getattr(Path, name) for name in OF_PATHS}
     try:
         builtins.open = opened  # type: ignore[assignment]
         for name, call in originals.items():
             setattr(os, name, told(name, call))
+        for name, call in methods.items():
+            setattr(Path, name, told(name, call))
         yield
     finally:
         builtins.open = plain_open
         for name, call in originals.items():
             setattr(os, name, call)
+        for name, call in methods.items():
+            setattr(Path, name, call)
 
 
 @contextmanager

@@ -61,9 +61,9 @@ class Surviving:
             self.display.show(event)
         except OSError:
             self.gone = True
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), self.stream.fileno()
-            )  # what is still held back has to go somewhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())  # for what is still held back, which Python writes in the end
+            os.close(nowhere)
 
 
 def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
