@@ -21,16 +21,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from charlstm import blas
 
 blas.prepare()
 
+import numpy.random  # noqa: E402, F401  # here once, and not in each process
+
 from charlstm import session  # noqa: E402
 from charlstm.cli import main as charlstm  # noqa: E402
-from charlstm.display import lines  # noqa: E402, F401  # imported here once, and not in each process
+from charlstm.display import lines  # noqa: E402, F401
 from tests import faults  # noqa: E402
 
 TRAIN = [
@@ -166,6 +169,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
+    with redirect_stdout(StringIO()):
+        charlstm(["--version"])  # imports what parsing takes
     rng, same, kills, covered = random.Random(options.seed), 0, 0, set[Gap]()
     with tempfile.TemporaryDirectory(prefix="charlstm-") as name:
         text = "".join(random.Random(0).choices("the cat sat on a mat.\n", k=6000))
