@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling
 from charlstm.checkpoint import Checkpoint, write_atomically
+from charlstm.clock import Stop
 from charlstm.corpus import Corpus, TextInfo
 from charlstm.errors import CorpusError, PromptError, UsageError
 from charlstm.nn.config import ModelConfig
 from charlstm.novelty import PIECE, Copied, TrainingText
-from charlstm.settings import Budget, Habits, IfExists, Optimizer, SampleConfig, Stop, TrainConfig, Unknown, require
+from charlstm.settings import Budget, Habits, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown, require
 from charlstm.state import Point
 from charlstm.vocabulary import describe_some
 

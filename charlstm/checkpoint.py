@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import types
 import typing
 import zipfile
@@ -39,6 +40,9 @@ FORMAT = 1
 MAX_META_BYTES = 64 << 20
 KINDS = "fui"
 """NumPy's letters for the dtypes that a member may have: floats and integers."""
+
+NAME = re.compile(r"\w+(/\w[\w.]*)*", re.ASCII)
+"""What a member may be called: no path that leads anywhere."""
 
 T = TypeVar("T")
 
@@ -114,6 +118,7 @@ def _save(
         "history": [vars(point) for point in state.history],
         "best_step": state.best_step,
         "best_val_nats": state.best_val_nats,
+        "arithmetic": state.arithmetic,
         "run": run,
     }
     members: dict[str, np.ndarray] = {
@@ -237,6 +242,7 @@ def load_run(path: Path) -> TrainState:
             history=base.history,
             best_step=base.best_step,
             best_val_nats=base.best_val_nats,
+            arithmetic=_typed(str, meta.get("arithmetic", ""), "arithmetic"),
         )
 
 
@@ -273,9 +279,9 @@ def _one_line(error: BaseException) -> str:
 
 def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array]]:
     """The JSON of a file and those of its arrays whose names begin with one of `wanted`."""
-    size = path.stat().st_size
     members: dict[str, Array] = {}
-    with zipfile.ZipFile(path) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        size = os.fstat(file.fileno()).st_size  # of this file: the name may be another one's by now
         listed = archive.infolist()
         names = [entry.filename for entry in listed]
         if len(set(names)) < len(names):
@@ -288,6 +294,8 @@ def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], 
                 raise ValueError(f"{name} is compressed, which charlstm never does")
             if name == entry.filename:
                 raise ValueError(f"{name[:80]!r} in it is not an array")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name[:80]!r} in it is no name of an array")
             if name.startswith(wanted):
                 members[name] = _array(name, archive.read(entry))
     raw = members["meta"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from charlstm import __version__, blas, completion, helptext, hints
+from charlstm.clock import Stop
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.settings import (
     CONVERSATION_LENGTH,
@@ -24,7 +26,6 @@ from charlstm.settings import (
     IfExists,
     Optimizer,
     SampleConfig,
-    Stop,
     TrainConfig,
     Unknown,
     require,
@@ -73,8 +74,9 @@ app = typer.Typer(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal has no bytes for
+    _stand_in_for_closed()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what a terminal, or UTF-8 itself, has no bytes for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
@@ -88,6 +90,23 @@ def main(argv: list[str] | None = None) -> int:
         return SIGNALS["SIGINT"]
     except OSError as error:
         return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _stand_in_for_closed() -> None:
+    """Take the numbers of standard streams that came closed, so that no file gets one and is written into; nobody hears errors then."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _need_stdout() -> None:
+    """Refuse to make what nobody could get."""
+    if sys.stdout is None:
+        raise CharlstmError("standard output is closed: give it a file, a pipe or a terminal")
 
 
 def _complain(sentence: str, status: int) -> int:
@@ -391,6 +410,8 @@ def sample(
         unknown=unknown,
         prompt=prompt,
     )
+    if output is None:
+        _need_stdout()
     blas.prepare()
     with _leaving_on_signals():
         if interactive:
@@ -421,6 +442,7 @@ def info(
     charlstm info trumptweets --json     # for programs
     charlstm info trumptweets --plot curves.svg
     """
+    _need_stdout()
     blas.prepare()
     from charlstm.report import write_info
 
@@ -456,6 +478,7 @@ def evaluate(
     charlstm eval trumptweets newtweets.txt --show       # the text, coloured by what surprised it
     """
     require("--cold", cold, 0, None)
+    _need_stdout()
     blas.prepare()
     from charlstm.render import write_eval
 
@@ -503,6 +526,8 @@ def _train(
     from charlstm.display import open_display
 
     require("--threads", threads, 0, 1024)
+    if kind == "json":
+        _need_stdout()
     stop = Stop()
     with _signals_set(stop), open_display(kind, sys.stdout, sys.stderr) as display:
         habits = Habits(
@@ -513,24 +538,44 @@ def _train(
         )
         for event in begin(habits, stop):
             display.show(event)
-    if isinstance(event, events.Finished) and kind != "json":
-        print(event.path, flush=True)
+            if stop.rest:
+                stop.rest = False
+                display.rest()
+                _stop_process()
+            if display.gone and kind == "json":  # nobody reads what it was to tell
+                stop.reason = stop.reason or "SIGPIPE"
+    if isinstance(event, events.Finished) and kind != "json" and sys.stdout is not None:
+        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # as the system has it, so that a script can use it
+        sys.stdout.flush()
     return SIGNALS.get(stop.reason or "", 0)
 
 
 @contextmanager
 def _signals_set(stop: Stop) -> Iterator[None]:
-    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once."""
+    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once.
+
+    As long as there is nothing to save, because the text is still being read, the first one ends it. SIGCONT corrects the clock.
+    """
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop.reason == "SIGINT" and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
+        name = signal.Signals(number).name
+        if not stop.heard or stop.reason == name == "SIGINT":
+            raise SystemExit(SIGNALS[name])
+        stop.reason = name
 
     def save(number: int, frame: FrameType | None) -> None:
         stop.save = True
 
-    with _handlers_set({"SIGUSR1": save} | dict.fromkeys(SIGNALS, ask)):
+    def rest(number: int, frame: FrameType | None) -> None:
+        stop.rest = stop.heard  # a display has the terminal then, and must give it back first
+        if not stop.heard:
+            _stop_process()
+
+    def go_on(number: int, frame: FrameType | None) -> None:
+        stop.clock.go_on()
+
+    own = {"SIGUSR1": save, "SIGCONT": go_on, "SIGTSTP": rest}
+    with _handlers_set(own | dict.fromkeys(SIGNALS, ask)):
         yield
 
 
@@ -547,3 +592,10 @@ def _handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_process() -> None:
+    """Stop as SIGTSTP does where nobody handles it; returns when the process goes on."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)

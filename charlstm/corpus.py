@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,13 @@ __all__ = ["BUILT_IN", "STDIN", "SUFFIX", "Corpus", "TextInfo", "default_name", 
 
 CHUNK_BYTES = 1 << 18
 CODE_POINTS = 0x110000
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the next one, and so stands before it
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+)
+LONGEST_MARK = 4
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,14 @@ class Corpus:
             cut = len(self.ids)
         return self.ids[:cut], self.ids[cut:]
 
+    def begins_with(self, other: TextInfo) -> bool:
+        """Whether this text is that one with more behind it."""
+        digest, points = hashlib.sha256(), np.array([ord(c) for c in self.vocabulary.characters], "<u4")
+        for start in range(0, other.chars, CHUNK_BYTES):
+            part = points[self.ids[start : min(start + CHUNK_BYTES, other.chars)]]
+            digest.update(part.tobytes().decode("utf-32-le").encode())
+        return digest.hexdigest() == other.sha256
+
     def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
         """This text with the characters of another vocabulary beside its own; and, in words, how many of both there are."""
         both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
@@ -70,7 +87,8 @@ class Corpus:
 def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
     """Read, decode and number the texts, in order, as one text.
 
-    A byte-order mark is dropped, CRLF and CR become LF. The bytes are read once, in pieces, and never held whole.
+    A byte-order mark is dropped, CRLF and CR become LF; the mark of UTF-16 or UTF-32 names the encoding by itself. The bytes are read
+    once, in pieces, and never held whole; of a file that grows meanwhile, as far as it went in the beginning.
 
     Raises:
         CorpusError: a text can't be read or decoded, is binary, or is too short to learn from.
@@ -85,8 +103,14 @@ def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
         ) from error
     builder = _Builder()
     for source in sources:
-        for piece in _pieces(source, codec.name):
-            builder.add(piece)
+        try:
+            for piece in _pieces(source, codec.name):
+                builder.add(piece)
+        except UnicodeEncodeError as error:
+            raise CorpusError(
+                f"{source} as {codec.name.upper()} holds U+{ord(error.object[error.start]):04X}, which is half a character: "
+                f"name another --encoding"
+            ) from error
     if builder.chars < 2:
         what = "is empty" if builder.chars == 0 else "has one character only"
         raise CorpusError(
@@ -115,8 +139,8 @@ class _Builder:
 
     def add(self, piece: str) -> None:
         """Append a piece of text."""
-        points = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), np.uint32)
-        self.hash.update(piece.encode("utf-8", "surrogatepass"))
+        points = np.frombuffer(piece.encode("utf-32-le"), "<u4")
+        self.hash.update(piece.encode())
         self.chars += len(points)
         present = np.unique(points)
         for point in present[self.number[present] < 0]:
@@ -149,28 +173,45 @@ class _Builder:
 def _pieces(source: str, encoding: str) -> Iterator[str]:
     """The decoded text of a source, piece by piece, with LF line ends and no byte-order mark."""
     name = "standard input" if source == STDIN else source
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    offset, line = 0, 1
+    offset, line, held, begins = 0, 1, b"", True
     try:
         with open_source(source) as file:
+            left = _bytes_left(file)
             while True:
-                block = file.read(CHUNK_BYTES)
+                block = file.read(min(left, CHUNK_BYTES if offset else max(CHUNK_BYTES, LONGEST_MARK)))
+                block = block or file.read(len(held[:1]))  # what has grown may have been cut inside a character
                 if offset == 0:
+                    encoding = _marked(block) or encoding if encoding == "utf-8" else encoding
                     _refuse_binary(block, name, encoding)
-                held = decoder.getstate()[0]  # bytes that a split character left over
+                    decoder = codecs.getincrementaldecoder(encoding)()
                 try:
                     piece = decoder.decode(block, final=not block)
                 except UnicodeError as error:
                     raise _bad_bytes(error, held + block, offset - len(held), line, name, encoding) from error
-                offset += len(block)
+                held = decoder.getstate()[0]  # bytes that a split character left over
+                offset, left = offset + len(block), max(0, left - len(block))
                 line += piece.count("\n")
                 if text := newlines.decode(piece, final=not block):
-                    yield text
+                    yield text.removeprefix("\ufeff") if begins else text
+                    begins = False
                 if not block:
                     return
     except OSError as error:
         raise CorpusError(f"{name} can't be read: {error.strerror or error}") from error
+
+
+def _bytes_left(file: BinaryIO) -> int:
+    """How much of a file there is to read now; of what is no file, or does not know its size, as much as comes."""
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        return max(0, status.st_size - file.tell())
+    return sys.maxsize
+
+
+def _marked(head: bytes) -> str | None:
+    """The encoding whose mark a text begins with, if it is one that can't be UTF-8."""
+    return next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
 
 
 def open_source(source: str) -> BinaryIO:
@@ -192,13 +233,6 @@ def _refuse_binary(block: bytes, name: str, encoding: str) -> None:
     head = block[: 1 << 16]
     if encoding != "utf-8":
         return
-    for mark, other in (
-        (codecs.BOM_UTF32_LE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if head.startswith(mark):
-            raise CorpusError(f"{name} begins with the mark of {other.upper()}: add --encoding {other}")
     control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
     if suspicious and (not _decodes(head) or head.count(0) > len(head) // 4):

@@ -57,8 +57,9 @@ class Lock:
             ) from error
         except OSError:
             return  # a file system that knows no locks
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: who holds it can't be told, and the first save will say why
+            os.ftruncate(self.handle, 0)
+            os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let others write the run."""
@@ -92,6 +93,17 @@ class Keeper:
             for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 with contextlib.suppress(OSError):
                     left.unlink()
+
+    def drop_best(self) -> None:
+        """Remove a best model that is not this run's: of the run that it overwrote, which stays whole until this one is on disk.
+
+        Raises:
+            SaveError: it can't be removed.
+        """
+        try:
+            self.best_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SaveError(f"{self.best_path} can't be removed: {error.strerror}; remove it yourself") from error
 
     def save(self, place: dict[str, Any]) -> Iterator[events.Event]:
         """Save the run, and a best model that waits; `place` is where the run stands."""

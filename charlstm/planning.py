@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from charlstm import events
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget
@@ -66,11 +65,11 @@ class Planner:
     on the step and the plan alone, and a run that was killed goes on with the plan that it had.
     """
 
-    def __init__(self, run: TrainState, windows: int, val_chars: int) -> None:
-        self.run, self.windows, self.val_chars = run, windows, val_chars
+    def __init__(self, run: TrainState, windows: int, val_chars: int, clock: Callable[[], float]) -> None:
+        self.run, self.windows, self.val_chars, self.clock = run, windows, val_chars, clock
         self.open = run.plan.last is None  # a length in steps stands as it is
         self.budget_s = 60 * (run.plan.minutes or DEFAULT_MINUTES)
-        self.began_s = self.mark_s = time.monotonic()
+        self.began_s = self.mark_s = clock()
         self.mark_step = run.step
         self.next_s = min(AFTER_S, self.budget_s / 20)
 
@@ -78,7 +77,7 @@ class Planner:
         """Plan, or correct the plan, whenever the time gone has grown by half."""
         if not self.open:
             return
-        now, run, plan = time.monotonic(), self.run, self.run.plan
+        now, run, plan = self.clock(), self.run, self.run.plan
         elapsed_s, done = now - self.began_s, run.step - self.mark_step
         late = plan.last is not None and elapsed_s > UNTIL * self.budget_s
         if late or elapsed_s < self.next_s or (done < AFTER_STEPS and elapsed_s < self.budget_s / 2):

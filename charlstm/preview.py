@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,16 +24,16 @@ PROMPT_CHARS, SEARCHED_CHARS = 60, 2000
 class Preview:
     """Writes on whenever it is time to, each time after another line of the text that is learned."""
 
-    def __init__(self, run: TrainState, habits: Habits, train_ids: NDArray[Any]) -> None:
-        self.run, self.habits, self.train_ids = run, habits, train_ids
+    def __init__(self, run: TrainState, habits: Habits, train_ids: NDArray[Any], clock: Callable[[], float]) -> None:
+        self.run, self.habits, self.train_ids, self.clock = run, habits, train_ids, clock
         self.rng = np.random.default_rng(run.config.seed)
         self.settings = SampleConfig(temperature=habits.preview_temperature, length=CHARS)
         self.text: Iterator[list[str]] | None = None
-        self.next_piece = self.next_fresh = time.monotonic()
+        self.next_piece = self.next_fresh = clock()
 
     def look(self, event: events.Progress) -> Iterator[events.Event]:
         """Write on, if it is time to."""
-        now = time.monotonic()
+        now = self.clock()
         if self.habits.preview_every_s <= 0 or now < self.next_piece:
             return
         fresh = now >= self.next_fresh
@@ -45,9 +44,9 @@ class Preview:
             self.text = sampling.generate(writer, replace(self.settings, prompt=prompt), [self.rng])
             self.next_fresh = now + self.habits.preview_every_s
         text = self._piece(now + PIECE_S if self.habits.stream_preview else None)
-        cost = time.monotonic() - now
+        cost = self.clock() - now
         wait = cost / SHARE
-        self.next_piece = time.monotonic() + (
+        self.next_piece = self.clock() + (
             wait if self.habits.stream_preview else max(wait, self.habits.preview_every_s)
         )
         if text:
@@ -67,6 +66,6 @@ class Preview:
         pieces: list[str] = []
         for shown in self.text or ():
             pieces += shown
-            if until is not None and time.monotonic() >= until:
+            if until is not None and self.clock() >= until:
                 break
         return "".join(pieces)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import checkpoint, corpus, evaluation, events, guard, ngram, state, training
+from charlstm import arithmetic, checkpoint, corpus, evaluation, events, guard, ngram, state, training
 from charlstm.choice import choose
+from charlstm.clock import Stop
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
 from charlstm.keeping import Keeper, Lock
 from charlstm.nn.config import ModelConfig
 from charlstm.planning import Planner, take_budget
 from charlstm.preview import Preview
 from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
-from charlstm.settings import LEARNING_RATES, Budget, Habits, Stop, TrainConfig
+from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
 from charlstm.state import TrainState
+from charlstm.vocabulary import describe_some
 
 BASE_BYTES = 60_000_000
 """What Python, NumPy and the program itself take."""
@@ -50,7 +51,10 @@ class Session:
     lock: Lock
     idle: bool = False  # there is nothing to train
     mark: ngram.Mark | None = None
-    began_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.clock = self.stop.clock
+        self.began_s = self.clock()
 
     @property
     def windows(self) -> int:
@@ -75,17 +79,20 @@ class Session:
         if self.idle:
             yield self._finished("nothing to do")
             return
+        self.stop.heard = True
         keeper = self.keeper
         keeper.clean_up()
         yield from keeper.save(self._where())
         if keeper.failure is not None:  # there is nothing to lose yet
             raise keeper.failure
-        preview = Preview(self.state, self.habits, self.train_ids)
-        planner = Planner(self.state, self.windows, len(self.val_ids))
+        if self.state.best_step is None:
+            keeper.drop_best()
+        preview = Preview(self.state, self.habits, self.train_ids, self.clock)
+        planner = Planner(self.state, self.windows, len(self.val_ids), self.clock)
         planned = self.state.plan.last
-        next_save = time.monotonic() + self.habits.save_every_s
+        next_save = self.clock() + self.habits.save_every_s
         try:
-            for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads):
+            for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads, self.clock):
                 if isinstance(event, events.Evaluated):
                     self._count()
                     yield replace(event, **self._mark_told())
@@ -99,11 +106,11 @@ class Session:
                 if isinstance(event, events.Progress):
                     yield from planner.look(event)
                     yield from preview.look(event)
-                if time.monotonic() >= next_save or self.stop.save:
+                if self.clock() >= next_save or self.stop.save:
                     self.stop.save = False
-                    before_s = time.monotonic()
+                    before_s = self.clock()
                     yield from keeper.save(self._where())
-                    now_s = time.monotonic()
+                    now_s = self.clock()
                     next_save = now_s + max(self.habits.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
@@ -134,7 +141,7 @@ class Session:
             "step": s.step,
             "steps": s.plan.last,
             "epoch": s.step / self.windows,
-            "elapsed_s": time.monotonic() - self.began_s,
+            "elapsed_s": self.clock() - self.began_s,
         }
 
     def _started(self) -> events.Started:
@@ -268,7 +275,6 @@ def start(
     if if_exists == "fail" and path.exists():  # it came while the text was read
         lock.release()
         raise _exists(name, path)
-    path.with_name(name + BEST_SUFFIX).unlink(missing_ok=True)
     train_ids, val_ids = text.split(config.val_fraction)
     return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop, lock), budget)
 
@@ -298,12 +304,31 @@ def resume(
     text = corpus.read(corpus.find(sources), loaded.text.encoding)
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
-            f"the text of {name!r} has changed ({loaded.text.chars:,} characters then, {text.info.chars:,} now): "
+            f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "
             f"bring the old one back, or go on with the weights on the new one: "
             f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
         )
+    notes = []
+    if loaded.arithmetic not in ("", arithmetic.fingerprint()):
+        notes.append(
+            "this machine rounds in another way than the one before (processor, NumPy or BLAS are others): "
+            "the run goes on, but no longer to the same bytes"
+        )
+    loaded.arithmetic = arithmetic.fingerprint()
     train_ids, val_ids = text.split(loaded.config.val_fraction)
-    return _with_budget(Session(name, path, loaded, train_ids, val_ids, [], True, habits, stop, lock), budget)
+    return _with_budget(Session(name, path, loaded, train_ids, val_ids, notes, True, habits, stop, lock), budget)
+
+
+def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
+    """In what a text is not the one that a run was trained on, as closely as its length, hash and characters tell."""
+    then, known = before.text, set(before.vocabulary.characters)
+    if now.info.chars > then.chars and now.begins_with(then):
+        return f"{now.info.chars - then.chars:,} characters were added at its end"
+    if now.info.chars != then.chars:
+        return f"{then.chars:,} characters then, {now.info.chars:,} now"
+    if new := [c for c in now.vocabulary.characters if c not in known]:
+        return f"it has {describe_some(new)}, which it had not"
+    return f"it is as long as it was, {then.chars:,} characters, and not the same"
 
 
 def _exists(name: str, path: Path) -> UsageError:

@@ -104,14 +104,6 @@ class Habits:
         require("--preview-every", self.preview_every_s, 0, None)
 
 
-@dataclass
-class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save then."""
-
-    reason: str | None = None
-    save: bool = False
-
-
 CONVERSATION_LENGTH = 300
 """New characters in an answer of `sample -i`, which should not fill the screen."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from charlstm import evaluation
+from charlstm import arithmetic, evaluation
 from charlstm.batches import Cursor, fit
 from charlstm.corpus import Corpus, TextInfo
 from charlstm.guard import GuardRecord
@@ -110,6 +110,7 @@ class TrainState:
     history: list[Point] = field(default_factory=list)
     best_step: int | None = None
     best_val_nats: float | None = None
+    arithmetic: str = ""  # `arithmetic.fingerprint` of the machine it is trained on; older files don't say
 
     @property
     def parameters(self) -> int:
@@ -176,5 +177,6 @@ def begin(
         batch_rng=np.random.default_rng(batch_seed),
         dropout_rng=np.random.default_rng(dropout_seed),
         plan=Plan(first=0, last=None, peak_lr=config.peak_lr),
+        arithmetic=arithmetic.fingerprint(),
     )
     return state, notes

@@ -245,7 +245,7 @@ def _fork(work: Callable[[], None]) -> int:
     if pid:
         return pid
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
         with np.errstate(all="ignore"):
             work()

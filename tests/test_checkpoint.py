@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from charlstm import checkpoint, corpus, state, training
 from charlstm.errors import CheckpointError, SaveError
 from charlstm.settings import TrainConfig
 from charlstm.state import TrainState
+from tests.experiments import hostile
 
 
 def trained(text: Path, steps: int = 7, **settings: object) -> TrainState:
@@ -208,6 +210,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "compressed": (lambda path: rebuild(path, {}, compression=zipfile.ZIP_DEFLATED), "compressed|larger than the file"),
     "two of a name": (twice, "same name"),
     "not an array": (lambda path: rebuild(path, {"../../etc/passwd": b"x"}), "not an array"),
+    "a path as a name": (member("../../etc/passwd", np.zeros(3, np.float32)), "no name of an array"),
+    "an absolute path as a name": (member("/etc/passwd", np.zeros(3, np.float32)), "no name of an array"),
     "a claim": (claim, "shape"),
     "a pickle": (pickle, "type object"),
     "no meta": (member("meta", None), "meta"),
@@ -268,3 +272,24 @@ def test_settings_that_the_command_line_would_refuse_are_refused_in_a_file(saved
     checkpoint.save_run(saved, replace(run))
     with pytest.raises(CheckpointError, match="--dropout 7"):
         checkpoint.load_run(saved)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_every_trick_that_is_known_is_refused_and_damage_at_random_is_never_taken_for_good(folder: Path) -> None:
+    """The experiment itself, in small: see tests/experiments/hostile.py."""
+    good = hostile.good(folder)
+    data, expected, rng = good.read_bytes(), hostile.numbers(good), np.random.default_rng(2)
+    bad = folder / "bad.npz"
+    for name, trick in hostile.tricks(data).items():
+        bad.write_bytes(trick)
+        with pytest.raises(CheckpointError):
+            checkpoint.load_run(bad)
+        with pytest.raises(CheckpointError):
+            raise AssertionError(f"{name} was loaded to sample from: {checkpoint.load(bad)}")
+    for _ in range(150):
+        bad.write_bytes(hostile.changed_as_it_lies(data, rng))
+        with contextlib.suppress(CheckpointError):
+            assert all(np.array_equal(a, b) for a, b in zip(hostile.numbers(bad), expected, strict=True))
+        bad.write_bytes(hostile.rebuilt(data, rng))
+        with contextlib.suppress(CheckpointError):
+            hostile.numbers(bad)

@@ -304,10 +304,18 @@ def test_a_run_that_exists_is_refused_and_kept(trained: Result, charlstm: Progra
 
 
 def test_a_changed_text_is_refused(trained: Result, charlstm: Program, text: Path) -> None:
-    text.write_text(text.read_text() + "and one line more\n")
-    result = charlstm("resume", "--steps", 50)
-    assert result.status == 2
-    assert "has changed" in result.sentence
+    before = text.read_text()
+    for changed, what in (
+        (before + "and one line more\n", "18 characters were added at its end"),
+        ("and one line more\n" + before, f"{len(before):,} characters then, {len(before) + 18:,} now"),
+        (before.replace("cat", "c\u00e1t", 1), "it has 'á' (U+00E1), which it had not"),
+        (before.replace("cat", "act", 1), f"as long as it was, {len(before):,} characters, and not the same"),
+    ):
+        text.write_text(changed, encoding="utf-8")
+        result = charlstm("resume", "--steps", 50)
+        assert result.status == 2
+        assert f"has changed ({what}" in result.sentence or f"has changed (it is {what}" in result.sentence
+        assert "--init-from verses --name verses-2" in result.sentence
 
 
 def test_a_near_miss_is_suggested(trained: Result, charlstm: Program) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,20 @@ def write(folder: Path, data: bytes, name: str = "t.txt") -> Path:
         (b"a\r\nb\rc\n", "utf-8", "a\nb\nc\n"),
         ("häß€".encode("cp1252"), "cp1252", "häß€"),
         ("wide \U0001f600".encode("utf-16"), "utf-16", "wide \U0001f600"),
+        ("wide \U0001f600".encode("utf-16"), "utf-8", "wide \U0001f600"),
+        ("\ufeffbig end".encode("utf-16-be"), "utf-8", "big end"),
+        ("\ufeffmarked\r\n".encode("utf-16-le"), "utf-16-le", "marked\n"),
+        ("four each".encode("utf-32"), "utf-8", "four each"),
+        ("\ufefffour each".encode("utf-32-be"), "utf-8", "four each"),
+        (b"old\rMac\rlines\r", "utf-8", "old\nMac\nlines\n"),
+        ("e\u0301a\u0328\u0301 is not \u00e9".encode(), "utf-8", "e\u0301a\u0328\u0301 is not \u00e9"),
+        (
+            "\U0001f469\u200d\U0001f469\u200d\U0001f467\ufe0f".encode(),
+            "utf-8",
+            "\U0001f469\u200d\U0001f469\u200d\U0001f467\ufe0f",
+        ),
+        (b"a\x01\x02\x7fb", "utf-8", "a\x01\x02\x7fb"),
+        ("\u2028\u2029\x85".encode(), "utf-8", "\u2028\u2029\x85"),
         (b"nul \0 and \x1b[31m stay", "utf-8", "nul \0 and \x1b[31m stay"),
         ("e\u0301 \U0001f468\u200d\U0001f469".encode(), "utf-8", "e\u0301 \U0001f468\u200d\U0001f469"),
     ],
@@ -109,7 +125,7 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
         (b"cut short \xe6\xbc", ["offset 10", "--encoding"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
-        ("text".encode("utf-16"), ["mark of UTF-16", "--encoding utf-16"]),
+        ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),
     ],
 )
 def test_what_is_wrong_with_a_text_is_said_with_what_to_type(folder: Path, data: bytes, words: list[str]) -> None:
@@ -140,6 +156,78 @@ def test_standard_input_is_read_for_an_explicit_dash(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
         found = corpus.read(corpus.find(["-"]))
         assert found.vocabulary.decode(found.ids) == "from a pipe"
+
+
+# -- texts of any kind
+
+
+def test_a_line_of_megabytes_and_a_text_without_a_line_end_are_read_whole(folder: Path) -> None:
+    text, found = read(write(folder, b"abcdefghij" * 300_000))
+    assert len(text) == found.info.chars == 3_000_000
+    assert found.vocabulary.characters == "abcdefghij"
+
+
+def test_65536_different_characters_have_an_id_each(folder: Path) -> None:
+    characters = "".join(
+        chr(point) for point in range(32, 0x20000) if not 0xD800 <= point <= 0xDFFF and chr(point) != "\x85"
+    )
+    expected = characters[:65_536]
+    text, found = read(write(folder, expected.encode()))
+    assert (text, len(found.vocabulary), found.ids.dtype) == (expected, 65_536, np.uint16)
+    text, found = read(write(folder, (expected + characters[65_536]).encode()))
+    assert (len(found.vocabulary), found.ids.dtype) == (65_537, np.uint32)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-32", "cp1252", "shift_jis", "gb18030"])
+def test_every_encoding_gives_the_same_text_wherever_it_is_cut(
+    folder: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {"cp1252": "naïve café – “yes”\n", "shift_jis": "猫が座った\n"}.get(
+        encoding, "naïve 漢字 \U0001f600\n"
+    ) * 20
+    path = write(folder, expected.replace("\n", "\r\n").encode(encoding))
+    for size in (1, 3, 64, 1 << 18):
+        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        assert read(path, encoding=encoding)[0] == expected
+
+
+def test_half_a_character_is_refused_and_never_gets_into_a_vocabulary(folder: Path) -> None:
+    with pytest.raises(CorpusError, match=r"U\+D800.*half a character"):
+        read(write(folder, b"a \\ud800 b"), encoding="unicode_escape")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_read_to_its_end(folder: Path) -> None:
+    path = folder / "pipe"
+    os.mkfifo(path)
+    expected = "through the pipe, é\n" * 20_000
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(path.write_text, expected, encoding="utf-8")
+        assert read(path)[0] == expected
+        writing.result()
+
+
+def test_of_a_file_that_grows_while_it_is_read_what_was_there_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(folder, "grows and grows, é".encode()[:-1])  # cut inside a character, as by a writer's buffer
+    add = corpus._Builder.add
+
+    def grow(builder: object, piece: str) -> None:
+        with path.open("ab") as file:
+            file.write("é"[-1:].encode()[1:] + b" and more of it" * 10)
+        add(builder, piece)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 4)
+    monkeypatch.setattr(corpus._Builder, "add", grow)
+    assert read(path)[0] == "grows and grows, é"
+
+
+def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read(write(folder, "the cat, é".encode()))[1].info
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 3)
+    assert read(write(folder, "the cat, é sat".encode()))[1].begins_with(before)
+    assert not read(write(folder, "The cat, é sat".encode()))[1].begins_with(before)
 
 
 # -- finding

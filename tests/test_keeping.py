@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,26 @@ def test_a_request_to_save_is_met_after_the_step(text: Path) -> None:
     assert saved == [0, 17, 40]
 
 
+def test_who_reads_a_file_that_is_replaced_that_moment_sees_a_whole_one(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer file takes its place when it has just been looked at: no number of the one must be held against the other."""
+    for _ in begin(text).run():
+        pass
+    path, longer = Path("checkpoints/verses.npz"), Path("longer.npz")
+    run = checkpoint.load_run(path)
+    run.history = run.history * 500
+    checkpoint.save_run(longer, run)
+    open_archive = zipfile.ZipFile
+
+    def replace_and_open(*args: object) -> zipfile.ZipFile:
+        longer.replace(path)
+        return open_archive(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(zipfile, "ZipFile", replace_and_open)
+    assert len(checkpoint.load(path).history) in (len(run.history), len(run.history) // 500)
+
+
 # -- one writer
 
 
@@ -123,7 +144,12 @@ def test_a_second_writer_is_told_who_the_first_one_is(charlstm: Callable[..., Re
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
-def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing(text: Path) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing(
+    charlstm: Callable[..., Result], text: Path, exists: bool
+) -> None:
+    if exists:
+        assert charlstm("train", text, "--steps", 3, *SMALL).status == 0
     command = [
         sys.executable, "-m", "charlstm", "train", str(text), "--if-exists", "resume", "--minutes", "10", "--display", "lines",
         *SMALL,

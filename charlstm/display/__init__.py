@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from types import TracebackType
 from typing import Protocol, TextIO
@@ -25,6 +26,45 @@ class Display(Protocol):
     def show(self, event: Event) -> None:
         """Take note of an event, and draw if it is time to."""
 
+    def rest(self) -> None:
+        """Give the terminal back while the process is stopped; the next event takes it again."""
+
+
+class Surviving:
+    """A display whose stream may go away: a pipe that is closed, a terminal that hangs up, a log on a full disk. Training goes on without it."""
+
+    def __init__(self, display: Display, stream: TextIO) -> None:
+        self.display, self.stream = display, stream
+        self.stream_preview = display.stream_preview
+        self.gone = False
+
+    def __enter__(self) -> Surviving:
+        self.display.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self.display.__exit__(kind, error, trace)
+
+    def rest(self) -> None:
+        """Let the display give the terminal back."""
+        with contextlib.suppress(OSError):
+            self.display.rest()
+
+    def show(self, event: Event) -> None:
+        """Let the display show it, while there is somewhere to show it."""
+        if self.gone:
+            return
+        try:
+            self.display.show(event)
+        except OSError:
+            self.gone = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())  # for what is still held back, which Python writes in the end
+            os.close(nowhere)
+
 
 def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
     """What ``auto`` means here: the Live screen on a terminal that can draw one; plain lines elsewhere, whatever was asked for."""
@@ -35,9 +75,12 @@ def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
     return "live" if drawable else "lines"
 
 
-def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Display:
+def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Surviving:
     """The display of that kind. Only what it needs is imported."""
-    kind = choose_kind(kind, stderr)
+    return Surviving(_open(choose_kind(kind, stderr), stdout, stderr), stdout if kind == "json" else stderr)
+
+
+def _open(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Display:
     if kind == "live":
         from charlstm.display.live import LiveDisplay
 

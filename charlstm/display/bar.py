@@ -11,6 +11,8 @@ from charlstm import events
 from charlstm.display import lines, words
 
 EVERY_S = 0.5
+FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
+"""Without tqdm's own time and pace, which would count the time in which the process was stopped."""
 
 
 class BarDisplay:
@@ -34,6 +36,9 @@ class BarDisplay:
         if self.bar is not None:
             self.bar.close()
 
+    def rest(self) -> None:
+        """Nothing: it holds no more than its line."""
+
     def show(self, event: events.Event) -> None:
         """Move the bar, or print a line above it."""
         match event:
@@ -47,6 +52,7 @@ class BarDisplay:
                     unit="step",
                     file=self.stream,
                     dynamic_ncols=True,
+                    bar_format=FORMAT,
                 )
             case events.Progress() if self.bar is not None:
                 if event.elapsed_s < self.next_s and event.step != event.steps:
@@ -55,7 +61,9 @@ class BarDisplay:
                 self.bar.total = event.steps
                 val = "" if self.val_nats is None else f", held-out {self.val_nats:.3f}"
                 self.bar.set_postfix_str(
-                    f"loss {event.loss_nats:.3f}{val}, {words.count(event.chars_per_s)} chars/s", refresh=False
+                    f"{words.duration(event.elapsed_s)} gone, {words.duration(event.remaining_s)} left, "
+                    f"loss {event.loss_nats:.3f}{val}, {words.count(event.chars_per_s)} chars/s",
+                    refresh=False,
                 )
                 self.bar.update(event.step - self.bar.n)
             case events.Evaluated():

@@ -30,6 +30,9 @@ class JsonDisplay:
     ) -> None:
         return None
 
+    def rest(self) -> None:
+        """Nothing: it holds no terminal."""
+
     def show(self, event: events.Event) -> None:
         """Write the event as one line, unless it is told otherwise or too soon."""
         if isinstance(event, events.Planned):

@@ -30,6 +30,9 @@ class LinesDisplay:
     ) -> None:
         return None
 
+    def rest(self) -> None:
+        """Nothing: it holds no terminal."""
+
     def show(self, event: events.Event) -> None:
         """Write the lines that the event is worth."""
         if self.silent:

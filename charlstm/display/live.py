@@ -50,6 +50,10 @@ class LiveDisplay:
     ) -> None:
         self._close()
 
+    def rest(self) -> None:
+        """Give the terminal back; the next frame takes it again."""
+        self._close()
+
     def show(self, event: events.Event) -> None:
         """Take the event in, and draw a frame if one is due."""
         self.run.take(event)

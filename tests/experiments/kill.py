@@ -2,9 +2,11 @@
 
     python -m tests.experiments.kill [--runs 300] [--seed 1]
 
-Every run trains a small model, saves all the time, and is killed with SIGKILL up to three times: at a random moment, or between two of the calls by which
-a file is saved. Then it is gone on with, by the same command, until it is done. Both of its files must be, byte for byte, those of a run that was
-never disturbed. POSIX only.
+Every run trains a small model, saves half of the time, and is killed with SIGKILL two or three times: at random moments, and right before one of
+the calls into the system that a save makes. These calls are counted in an undisturbed run, and each is the last one of some process before any is
+for the second time. After each kill the run is gone on with, by the same command. In the end both of its files must be, byte for byte, those of a
+run that was never disturbed, and nothing else may be left in its folder. The processes are forked from this one, so that they need no time to
+start; every twentieth run is ended by a process of its own kind, `python -m charlstm`. POSIX only.
 """
 
 from __future__ import annotations
@@ -17,61 +19,113 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from charlstm import checkpoint
-from charlstm.cli import main as charlstm
+from charlstm import blas
+
+blas.prepare()
+
+import numpy.random  # noqa: E402, F401  # here once, and not in each process
+
+from charlstm import session  # noqa: E402
+from charlstm.cli import main as charlstm  # noqa: E402
+from charlstm.display import lines  # noqa: E402, F401
+from tests import faults  # noqa: E402
 
 TRAIN = [
-    "--steps", "300", "--hidden", "16", "--layers", "1", "--dropout", "0.2", "--batch", "16", "--seq", "8",
-    "--eval-every", "25", "--save-every", "0", "--if-exists", "resume", "--display", "none", "--threads", "2",
+    "--steps", "80", "--hidden", "12", "--layers", "1", "--dropout", "0.2", "--batch", "16", "--seq", "8",
+    "--eval-every", "8", "--save-every", "0", "--if-exists", "resume", "--display", "none",
 ]  # fmt: skip
 FILES = ("text.npz", "text.best.npz")
-MOST_KILLS = 3
-
-
-def killed_at_call(number: int) -> None:
-    """Train in this process, and die right before the call of this number among all that saving makes."""
-    calls = 0
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*args: Any, **more: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*args, **more)
-
-        return made
-
-    class Counting:
-        """The os module, its calls counted."""
-
-        def __getattr__(self, name: str) -> Any:
-            found = getattr(os, name)
-            return counted(found) if name in ("fsync", "open", "close") else found
-
-    checkpoint.os = Counting()  # type: ignore[assignment]
-    checkpoint.open = counted(open)  # type: ignore[attr-defined]
-    Path.replace = counted(Path.replace)  # type: ignore[method-assign]
-    checkpoint.np.savez = counted(checkpoint.np.savez)  # type: ignore[method-assign]
-    sys.exit(charlstm(train(Path.cwd())))
+SAVING_SHARE = 1.0
+OWN_KIND = 20
+Gap = tuple[str, int]  # the file that is saved, and the number of the call
 
 
 def train(folder: Path) -> list[str]:
-    """The command; all runs read one text, because a file holds where its text lies."""
-    return ["train", str(folder.resolve().parent / "text.txt"), *TRAIN]
+    """The command; all runs read one text, because a file holds where its text lies. One in ten has a worker process beside it."""
+    return [
+        "train",
+        str(folder.resolve().parent / "text.txt"),
+        *TRAIN,
+        "--threads",
+        "2" if with_worker(folder) else "1",
+    ]
 
 
-def start(folder: Path, call: int = 0) -> subprocess.Popen[bytes]:
-    """Train in a process of its own, which dies at a call if there is one."""
-    words = ["tests.experiments.kill", "--call", str(call)] if call else ["charlstm", *train(folder)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent.parent)}
-    return subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+def with_worker(folder: Path) -> bool:
+    """Whether a run has two threads, and so other bytes than those that have one."""
+    return folder.name.endswith("0")
+
+
+def start(folder: Path, act: Callable[[Path, int, str], None] | None = None) -> int:
+    """Train in a process of its own, which does something before each call of each save; returns its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        os.chdir(folder)
+        os.dup2(os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        os.dup2(2, 1)
+        session.SAVING_SHARE = SAVING_SHARE
+        with ExitStack() as stack:
+            if act is not None:
+                stack.enter_context(faults.in_saves(act))
+            status = charlstm(train(folder))
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int, seconds: float | None = None) -> int:
+    """The status that a process ends with; it is killed if that takes longer."""
+    until = None if seconds is None else time.monotonic() + seconds
+    while until is not None and time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    if until is not None:
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed_at(folder: Path, gap: Gap, occurrence: int) -> int:
+    """The status of a process that dies right before a call, when a file is saved for the n-th time."""
+    seen = 0
+
+    def die(path: Path, number: int, name: str) -> None:
+        nonlocal seen
+        seen += (path.name, number) == gap
+        if seen == occurrence:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return wait(start(folder, die))
+
+
+def undisturbed(folder: Path) -> list[Gap]:
+    """Train once from beginning to end; returns the calls that each kind of save makes."""
+    calls = folder.parent / "calls"
+
+    def note(path: Path, number: int, name: str) -> None:
+        with calls.open("a") as file:
+            file.write(f"{path.name} {number}\n")
+
+    check(wait(start(folder, note)), folder)
+    counts = Counter(tuple(line.split()) for line in calls.read_text().splitlines())
+    most = {name: max(counts[name, number] for name_, number in counts if name_ == name) for name in FILES}
+    gaps = [(name, int(number)) for (name, number), count in counts.items() if count >= most[name] / 2]
+    return sorted(gaps)
+
+
+def check(status: int, folder: Path) -> None:
+    """End where a process did not end well."""
+    if status:
+        sys.exit(f"a run ended with status {status}: {(folder / 'log').read_text()[-500:]}")
 
 
 def end_state(folder: Path) -> list[bytes]:
@@ -79,49 +133,67 @@ def end_state(folder: Path) -> list[bytes]:
     return [(folder / "checkpoints" / name).read_bytes() for name in FILES]
 
 
-def disturb(folder: Path, rng: random.Random, undisturbed_s: float) -> int:
-    """Kill a run up to `MOST_KILLS` times, then let it end; returns how often it was killed."""
-    kills = 0
-    for _ in range(rng.randint(1, MOST_KILLS)):
-        call = rng.randint(1, 60) if rng.random() < 0.5 else 0
-        process = start(folder, call)
-        try:
-            process.wait(None if call else rng.uniform(0.2, undisturbed_s))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.returncode == 0:
-            return kills
-        if process.returncode != -signal.SIGKILL:
-            sys.exit(f"a run ended with {process.returncode}")
+def disturb(folder: Path, rng: random.Random, usual_s: float, gap: Gap) -> tuple[int, bool]:
+    """Kill a run at random moments and, once, at a call; returns how often it was killed, and whether it was at the call."""
+    kills, at_call, plan = 0, False, [True, False] + [False] * rng.randint(0, 1)
+    rng.shuffle(plan)
+    for now_at_call in plan:
+        if now_at_call:
+            status = killed_at(folder, gap, rng.randint(1, 3))
+            at_call = status == -signal.SIGKILL
+        else:
+            status = wait(start(folder), rng.uniform(0, usual_s))
+        if status == 0:
+            break
+        if status != -signal.SIGKILL:
+            check(status, folder)
         kills += 1
-    if start(folder).wait():
-        sys.exit("a run that was gone on with did not end well")
-    return kills
+    return kills, at_call
 
 
-def main() -> None:
+def finish(folder: Path, *, own_kind: bool) -> None:
+    """Let a run go on to its end."""
+    if own_kind:
+        command = [sys.executable, "-m", "charlstm", *train(folder)]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent.parent)}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr.decode())
+    else:
+        check(wait(start(folder)), folder)
+
+
+def main(argv: list[str] | None = None) -> None:
     """Disturb them, compare, count, and end with status 1 if any differed."""
     parser = argparse.ArgumentParser(prog="python -m tests.experiments.kill")
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--call", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.call:
-        killed_at_call(options.call)
-    rng, same, kills = random.Random(options.seed), 0, 0
+    options = parser.parse_args(argv)
+    with redirect_stdout(StringIO()):
+        charlstm(["--version"])  # imports what parsing takes
+    rng, same, kills, covered = random.Random(options.seed), 0, 0, set[Gap]()
     with tempfile.TemporaryDirectory(prefix="charlstm-") as name:
         text = "".join(random.Random(0).choices("the cat sat on a mat.\n", k=6000))
         (Path(name) / "text.txt").write_text(text, encoding="utf-8")
-        folders = [Path(name) / str(number) for number in range(options.runs + 1)]
-        for folder in folders:
+        first, alone = Path(name) / "0", Path(name) / "alone"
+        first.mkdir()
+        alone.mkdir()
+        gaps, before = undisturbed(first), time.monotonic()
+        finish(alone, own_kind=False)
+        usual_s, expected = time.monotonic() - before, {True: end_state(first), False: end_state(alone)}
+        left = {path.name for path in (first / "checkpoints").iterdir()}
+        for count in range(1, options.runs + 1):
+            folder = Path(name) / str(count)
             folder.mkdir()
-        before = time.monotonic()
-        start(folders[0]).wait()
-        undisturbed_s, expected = time.monotonic() - before, end_state(folders[0])
-        for count, folder in enumerate(folders[1:], start=1):
-            kills += disturb(folder, rng, undisturbed_s)
-            equal = end_state(folder) == expected
+            gap = rng.choice([gap for gap in gaps if gap not in covered] or gaps)
+            more, at_call = disturb(folder, rng, usual_s, gap)
+            kills += more
+            covered |= {gap} if at_call else set()
+            finish(folder, own_kind=count % OWN_KIND == 0)
+            equal = (
+                end_state(folder) == expected[with_worker(folder)]
+                and {path.name for path in (folder / "checkpoints").iterdir()} == left
+            )
             same += equal
             if not equal:
                 print(f"run {count} ended in other bytes", flush=True)
@@ -131,7 +203,8 @@ def main() -> None:
                     file=sys.stderr,
                     flush=True,
                 )
-    print(f"{same} of {options.runs} runs, killed {kills} times, ended in the same bytes as the undisturbed one")
+    print(f"{same} of {options.runs} runs, killed {kills} times, ended in the same bytes as the undisturbed one;")
+    print(f"{len(covered)} of the {len(gaps)} places between two calls of a save were the end of a process")
     sys.exit(same < options.runs)
 
 

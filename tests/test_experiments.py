@@ -1,0 +1,28 @@
+"""The experiments that take long, in small: what they show at length must hold for a few."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("kill", "--runs", "2"), "2 of 2 runs"),
+        (("texts", "--files", "80", "--seed", "5"), "80 texts"),
+        (("cron", "--times", "2", "--steps", "100"), "2 jobs, one after the other: 0 things went wrong"),
+        (("hostile", "--files", "25", "--commands", "3"), "25 files"),
+    ],
+)
+def test_an_experiment_in_small_shows_what_it_is_to_show(words: tuple[str, ...], expected: str) -> None:
+    command = [sys.executable, "-m", f"tests.experiments.{words[0]}", *words[1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert expected in done.stdout
