@@ -358,7 +358,10 @@ def _make_folder(folder: Path) -> None:
 
 def _with_budget(session: Session, budget: Budget) -> Session:
     goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
-    session.idle = not goes_on
-    if note:
+    unjudged = not goes_on and training.evaluation_is_due(
+        session.state
+    )  # it was killed between its last step and the look at that
+    session.idle = not goes_on and not unjudged
+    if note and not unjudged:
         session.notes.append(note)
     return session

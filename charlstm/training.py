@@ -77,7 +77,7 @@ def _train(
         }
 
     while True:
-        if _evaluation_is_due(state):
+        if evaluation_is_due(state):
             val_nats = (
                 _finite(evaluate(state.params, state.shape, val_ids, team.crew, config.parts)) if len(val_ids) else None
             )
@@ -199,7 +199,7 @@ def _finite(nats: float) -> float | None:
     return nats if math.isfinite(nats) else None
 
 
-def _evaluation_is_due(state: TrainState) -> bool:
+def evaluation_is_due(state: TrainState) -> bool:
     """Whether the run stands at a step to evaluate at and has not done so."""
     plan, done = state.plan, state.history[-1].step if state.history else 0
     if plan.last is None or state.step == done:

@@ -136,7 +136,6 @@ def end_state(folder: Path) -> list[bytes]:
 def disturb(folder: Path, rng: random.Random, usual_s: float, gap: Gap) -> tuple[int, bool]:
     """Kill a run at random moments and, once, at a call; returns how often it was killed, and whether it was at the call."""
     kills, at_call, plan = 0, False, [True, False] + [False] * rng.randint(0, 1)
-    rng.shuffle(plan)
     for now_at_call in plan:
         if now_at_call:
             status = killed_at(folder, gap, rng.randint(1, 3))
