@@ -140,8 +140,8 @@ class Conversation:
         on_terminal = self.out.isatty()
         last = prompt = self.model.readable(self.beginning, "skip")
         bold = prompt and on_terminal and _may_embolden()
-        self.out.write(f"{BOLD}{visible(prompt)}{PLAIN}" if bold else visible(prompt) if on_terminal else prompt)
         try:
+            self.out.write(f"{BOLD}{visible(prompt)}{PLAIN}" if bold else visible(prompt) if on_terminal else prompt)
             settings = replace(self.settings, prompt=prompt)
             for piece in self.model.sample(**vars(settings), seed=self.seed):
                 self.out.write(visible(piece) if on_terminal else piece)

@@ -210,6 +210,10 @@ class Terminal:
         os.close(self.ours)
         return self.process.wait(timeout=60)
 
+    def __del__(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
 
 def converse(folder: Path, *words: object, **environment: str) -> Terminal:
     command = [sys.executable, "-m", "charlstm", "sample", "fables", "-i", "--seed", "1", *map(str, words)]
