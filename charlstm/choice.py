@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 
 from charlstm.nn.config import embedding_for
+from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.parallel import Crew, parts_for
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
 
-SIZES = ((1, 64), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (2, 384), (2, 512), (2, 768), (2, 1024))
+SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """Layers and cells, from the smallest model to the largest."""
-CHARS_PER_PARAMETER = 15.0
+CHARS_PER_PARAMETER = 5.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
-PARAMETERS_PER_CHAR = 3.0
+PARAMETERS_PER_CHAR = 1.5
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((2.0, 0.0), (5.0, 0.1), (12.0, 0.2), (50.0, 0.35), (float("inf"), 0.5))
-"""Dropout for so many passes at most, each counted as many times as the model has parameters for a character of the text: a small model
-of a long text can be read often and learns nothing by heart."""
-RATE_WIDTH = 256
-"""The usual learning rate is Adam's best one for so many cells; it falls with the square root of the width."""
+DROPOUT = ((3.0, 0.0), (6.0, 0.3), (15.0, 0.4), (float("inf"), 0.5))
+"""Dropout for so many passes at most, each counted as many times as the square root of the parameters that the model has for a character of
+the text: a small model of a long text can be read often and learns nothing by heart."""
 LOGITS = 1 << 24
 """A window has no more logits than this, which a very large vocabulary would take a machine's memory for."""
 PROBE_S = 0.1
@@ -71,7 +70,9 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
 
     def affordable(layers: int, hidden: int) -> float:
         """Characters that training can read in the budget."""
-        by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V)
+        by_time = (
+            float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
+        )
         return min(readable, by_time)
 
     sizes = [
@@ -85,7 +86,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
             layers, hidden = larger
     passes = affordable(layers, hidden) / max(1, chars)
-    by_heart = passes * weights(layers, hidden, V) / max(1, chars)
+    by_heart = passes * (weights(layers, hidden, V) / max(1, chars)) ** 0.5
     settings: dict[str, Any] = {
         "layers": layers,
         "hidden": hidden,
@@ -94,7 +95,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         "dropout": next(share for limit, share in DROPOUT if by_heart <= limit),
     }
     settings |= wishes
-    open_ones = [name for name in ("hidden", "layers", "dropout", "lr") if name not in wishes and name in settings]
+    open_ones = [name for name in ("hidden", "layers", "dropout") if name not in wishes and name in settings]
     chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)
     for_what = "the text is read about " + (f"{passes:.0f} times" if passes >= 1.5 else f"{passes:.1f} times")
     return Choice(settings, f"chosen for this budget, in which {for_what}: {chosen}" if open_ones else "")
@@ -113,12 +114,18 @@ def weights(layers: int, hidden: int, V: int) -> int:
     return parameters(layers, hidden, V) - V * embedding_for(V)
 
 
-def work(layers: int, hidden: int, V: int) -> float:
-    """Floating-point operations for each character that training reads: six for each weight that is multiplied with."""
+def work(layers: int, hidden: int, V: int, window: int) -> float:
+    """Floating-point operations for each character that training reads.
+
+    Six for each weight that is multiplied with; and those by which Muon makes H x H matrices orthogonal once in a window of so many
+    characters: four gates, each with three products an iteration, two of them half ones.
+    """
     E = embedding_for(V)
     one_hot = 0 if E else 2.0 * 4 * hidden * V  # its product with W is a lookup, but the gradient of W is one
     top = E * (V + hidden) if E else V * hidden
-    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot
+    matrices = 2 * layers - 1
+    orthogonal = matrices * 4 * 4 * hidden**3 * len(MUON_COEFFICIENTS) / window
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot + orthogonal
 
 
 def speed(threads: int) -> float:

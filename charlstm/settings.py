@@ -62,7 +62,7 @@ class TrainConfig:
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
 
-LEARNING_RATES = {"muon": 0.025, "adam": 0.02, "rmsprop": 2e-3, "sgd": 1.0}
+LEARNING_RATES = {"muon": 0.025, "adam": 0.01, "rmsprop": 2e-3, "sgd": 1.0}
 """The rate of each optimizer when none is given."""
 
 EVALUATIONS = 20
