@@ -241,7 +241,7 @@ def train(
     optimizer: Annotated[Optimizer, _option("--optimizer", "How weights are changed.", LEARNING)] = DEFAULTS.optimizer,
     lr: Annotated[
         float | None,
-        _option("--lr", "Highest learning rate." + OPEN, LEARNING, show_default=False),
+        _option("--lr", "Highest learning rate; one that suits the optimizer if not given.", LEARNING, show_default=False),
     ] = None,
     clip: Annotated[float, _option("--clip", "Largest norm of a gradient; 0: no limit.", LEARNING)] = DEFAULTS.clip,
     val_fraction: Annotated[

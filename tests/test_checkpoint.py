@@ -58,7 +58,7 @@ def saved(text: Path, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("optimizer", ["muon", "adam", "rmsprop", "sgd"])
 def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -> None:
     run, path = trained(text, optimizer=optimizer, dropout=0.3), folder / "run.npz"
     checkpoint.save_run(path, run)

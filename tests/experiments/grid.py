@@ -28,7 +28,7 @@ from charlstm.settings import Budget, Habits, TrainConfig  # noqa: E402
 
 AXES: dict[str, tuple[Any, ...]] = {
     "lr": (1e-4, 1e-2, 1.0, 1e2, 1e4),
-    "optimizer": ("adam", "rmsprop", "sgd"),
+    "optimizer": ("muon", "adam", "rmsprop", "sgd"),
     "clip": (0.0, 1.0),
     "scale": (0.01, 1.0, 10.0, 100.0),
     "dropout": (0.0, 0.5, 0.9),
