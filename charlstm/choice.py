@@ -70,9 +70,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
 
     def affordable(layers: int, hidden: int) -> float:
         """Characters that training can read in the budget."""
-        by_time = (
-            float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
-        )
+        by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
         return min(readable, by_time)
 
     sizes = [

@@ -206,7 +206,10 @@ def train(
     dropout: Annotated[
         float | None,
         _option(
-            "--dropout", "Share of outputs and recurrent weights dropped in training." + OPEN, MODEL, show_default=False
+            "--dropout",
+            "Share of outputs dropped in training; recurrent weights by what is above 0.25." + OPEN,
+            MODEL,
+            show_default=False,
         ),
     ] = None,
     init_from: Annotated[
@@ -241,7 +244,9 @@ def train(
     optimizer: Annotated[Optimizer, _option("--optimizer", "How weights are changed.", LEARNING)] = DEFAULTS.optimizer,
     lr: Annotated[
         float | None,
-        _option("--lr", "Highest learning rate; one that suits the optimizer if not given.", LEARNING, show_default=False),
+        _option(
+            "--lr", "Highest learning rate; one that suits the optimizer if not given.", LEARNING, show_default=False
+        ),
     ] = None,
     clip: Annotated[float, _option("--clip", "Largest norm of a gradient; 0: no limit.", LEARNING)] = DEFAULTS.clip,
     val_fraction: Annotated[

@@ -100,7 +100,7 @@ def test_dropout_keeps_the_mean_and_is_off_without_a_generator() -> None:
 
 
 def test_dropped_recurrent_weights_keep_their_mean_and_only_those_kept_get_a_gradient() -> None:
-    config, params, ids, state, work = example(2, dropout=0.3)
+    config, params, ids, state, work = example(2, dropout=0.3 + model.RECURRENT_FROM)
     U, rng, count = params["layer2.U"], np.random.default_rng(0), 4000
     mean = np.zeros_like(U)
     for _ in range(count):
@@ -114,6 +114,13 @@ def test_dropped_recurrent_weights_keep_their_mean_and_only_those_kept_get_a_gra
     assert kept is not None
     assert 0.5 < np.count_nonzero(kept) / kept.size < 0.9
     np.testing.assert_array_equal(grads["layer2.U"] == 0, kept == 0)
+
+
+def test_a_share_below_the_threshold_drops_outputs_only() -> None:
+    config, params, ids, state, work = example(2, dropout=model.RECURRENT_FROM)
+    model.forward(params, config, ids[:-1], state, work, np.random.default_rng(0))
+    assert work.kept == [None, None]
+    assert all(mask is not None and (mask == 0).any() for mask in work.masks)
 
 
 def test_dropout_masks_come_from_the_generator_alone() -> None:

@@ -16,7 +16,7 @@ class ModelConfig:
     """The shape of a model: a stack of LSTM layers with a softmax projection.
 
     ``embedding`` is the width of the character embedding; 0 feeds characters as one-hot columns. ``dropout`` is the share of
-    each layer's outputs and of its recurrent weights that is dropped while training.
+    each layer's outputs that is dropped while training; recurrent weights are dropped by what is above `model.RECURRENT_FROM`.
     """
 
     vocabulary: int

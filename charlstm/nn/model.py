@@ -12,6 +12,9 @@ from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import softmax_cross_entropy
 from charlstm.nn.types import Array, Arrays, Ids
 
+RECURRENT_FROM = 0.25
+"""Recurrent weights are dropped by as much as the share of dropped outputs is above this: it pays in many passes, and costs in few."""
+
 
 @dataclass
 class State:
@@ -290,11 +293,12 @@ def _drop_weights(
 
     Dropping outputs keeps the layers above from learning by heart; this keeps the layer itself from it.
     """
-    if rng is None or config.dropout == 0:
+    share = max(0.0, config.dropout - RECURRENT_FROM)
+    if rng is None or share == 0:
         work.kept[k] = None
         return layer
     U, levels = layer["U"], 256  # a byte of randomness for each weight is enough, and quick
-    keep = max(1, round(levels * (1 - config.dropout)))
+    keep = max(1, round(levels * (1 - share)))
     kept = (rng.integers(levels, size=U.shape, dtype=np.uint8) < keep).astype(U.dtype)
     kept *= levels / keep
     work.kept[k] = kept
