@@ -22,7 +22,7 @@ CHARS_PER_PARAMETER = 5.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 1.5
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((3.0, 0.0), (6.0, 0.3), (15.0, 0.4), (float("inf"), 0.5))
+DROPOUT = ((3.0, 0.0), (6.0, 0.25), (15.0, 0.4), (float("inf"), 0.5))
 """Dropout for so many passes at most, each counted as many times as the square root of the parameters that the model has for a character of
 the text: a small model of a long text can be read often and learns nothing by heart."""
 LOGITS = 1 << 24
