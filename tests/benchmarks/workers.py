@@ -50,7 +50,9 @@ def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, se
     from charlstm.settings import TrainConfig
 
     read = corpus.read((text,))
-    config = TrainConfig(layers=layers, hidden=hidden, batch=batch, seq=seq, clip=1.0, val_fraction=0.0, optimizer="adam")
+    config = TrainConfig(
+        layers=layers, hidden=hidden, batch=batch, seq=seq, clip=1.0, val_fraction=0.0, optimizer="adam"
+    )
     run, notes = state.begin(read, config, blas.cores())
     assert len(read.vocabulary) == V, f"the text has {len(read.vocabulary)} characters"
     assert run.config.batch == batch, notes

@@ -40,7 +40,7 @@ def run(text: Path, budget: list[str], setting: str, seed: int) -> dict[str, Any
         "best_val_nats": finished["best_val_nats"],
         "last_val_nats": evaluated[-1]["val_nats"] if evaluated else None,
         "loss_nats": finished["loss_nats"],
-        "ngram_nats": started.get("ngram_nats"),
+        "ngram_nats": finished["ngram_nats"],
         "parameters": started["parameters"],
         "hidden": started["hidden"],
         "layers": started["layers"],

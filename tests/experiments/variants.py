@@ -78,13 +78,15 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     for variant in options.variants:
         parse(variant)
-    print(f"| {options.steps} steps on {options.text.name} | held out | training | passes | largest abs. c |")
-    print("|---|---|---|---|---|", flush=True)
+    print(
+        f"| {options.steps} steps on {options.text.name} | held out | training | passes | thousand chars/s | largest abs. c |"
+    )
+    print("|---|---|---|---|---|---|", flush=True)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for variant in options.variants:
             found = pool.apply(learn, (str(options.text.resolve()), options.steps, options.seed, variant))
             print(
-                f"| `{variant}` | **{found['val_nats']:.3f}** | {found['loss_nats']:.3f} | {found['passes']:.1f} | {found['cell_max']:.0f} |",
+                f"| `{variant}` | **{found['val_nats']:.3f}** | {found['loss_nats']:.3f} | {found['passes']:.1f} | {found['chars_per_s'] / 1000:.0f} | {found['cell_max']:.0f} |",
                 flush=True,
             )
 
