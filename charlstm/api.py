@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 __all__ = [
-    "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "draw_seed", "load", "read", "read_prompt", "resume", "train",
+    "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "describe", "draw_seed", "load", "read", "read_prompt", "resume", "train",
     "write_atomically",
 ]  # fmt: skip
 
@@ -268,6 +268,25 @@ def check_seed(seed: int) -> None:
         UsageError: it is negative.
     """
     require("--seed", seed, 0, None)
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> dict[str, Any]:
+    """What is in a run's file, as `charlstm info --json` tells it.
+
+    Args:
+        run: a run's name or file; None is the newest that can be used, with a list of all under `runs`.
+        checkpoints: the folder of runs.
+
+    Raises:
+        UsageError: there is no such run.
+        CheckpointError: its file can't be used.
+    """
+    from charlstm import inventory  # `sample` starts sooner without it
+
+    return inventory.describe(None if run is None else str(run), Path(checkpoints))
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------

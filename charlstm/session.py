@@ -158,11 +158,7 @@ class Session:
             hidden=s.shape.hidden,
             layers=s.shape.layers,
             parameters=s.parameters,
-            memory_bytes=BASE_BYTES
-            + self.train_ids.nbytes
-            + self.val_ids.nbytes
-            + s.memory_bytes
-            + ngram.memory_bytes(len(self.train_ids) if len(self.val_ids) else 0),
+            memory_bytes=memory_bytes(s),
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,
@@ -213,6 +209,14 @@ class Session:
             return guard.what_next(rows, s.shape.dropout, self.name)
         why = guard.why_not_learned(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
         return f"it has not learned more than the letter frequencies ({reached:.2f} against {letters_nats:.2f} nats): {why}"
+
+
+def memory_bytes(run: TrainState) -> int:
+    """What training a run takes: program, text, weights and buffers, and counting."""
+    chars = run.text.chars
+    held_out = int(chars * run.config.val_fraction)
+    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
+    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
 
 
 def start(
