@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
 
 from charlstm.cli import app
+from charlstm.settings import Optimizer
 from tests.conftest import ROOT, SMALL, Result, spawn
 
 Program = Callable[..., Result]
@@ -172,7 +173,7 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
         (["--verion"], "did you mean --version?"),
         (["train", "--display", "liv"], "did you mean live?"),
         (["train", "--if-exists", "overwite"], "did you mean overwrite?"),
-        (["train", "--optimizer", "magic"], "(adam, rmsprop, sgd): see 'charlstm train --help'"),
+        (["train", "--optimizer", "magic"], f"({', '.join(get_args(Optimizer))}): see 'charlstm train --help'"),
         (["sample", "verse"], "did you mean verses?"),
         (["sample", "Verses"], "did you mean verses?"),
         (["info", "checkpoints/verse.npz"], "did you mean checkpoints/verses.npz"),
