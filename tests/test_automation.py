@@ -20,7 +20,7 @@ from tests import documents
 from tests.conftest import ROOT, VERSES
 from tests.documents import Block
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="cron, make and systemd")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(os.name == "nt", reason="cron, make and systemd")]
 BLOCKS = documents.blocks(ROOT / "docs" / "automation.md")
 
 

@@ -14,7 +14,7 @@ import pytest
 from charlstm.settings import Optimizer
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="shells of other systems")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(os.name == "nt", reason="shells of other systems")]
 
 
 @pytest.fixture

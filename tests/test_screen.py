@@ -30,6 +30,8 @@ from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments import screens
 from tests.experiments.picture import picture
 
+pytestmark = pytest.mark.processes
+
 LEGIBLE = {0, 1, 2, 31, 32, 35, 36}
 """Default, bold, dim; red, green, magenta and cyan, which are neither lost on a light nor on a dark background."""
 
