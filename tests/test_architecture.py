@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,12 @@ def test_sampling_does_not_import_rich_or_tqdm() -> None:
         subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, check=False).returncode
         == 0
     )
+
+
+def test_the_page_lists_every_module_and_no_other() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^ {6,}(\w+)\.py ", page, re.MULTILINE)
+    assert sorted(listed) == sorted(m.split(".")[-1] for m in MODULES if not m.endswith("__"))
 
 
 @pytest.mark.parametrize("module", MODULES)
