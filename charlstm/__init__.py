@@ -1,6 +1,6 @@
 """A character-level text generator for the command line: an LSTM in NumPy that learns any text and writes on in its style.
 
-From Python it is `load`, `train` and `resume`, see `charlstm.api`; they are imported when they are first asked for, because NumPy takes a while.
+From Python it is `load`, `describe`, `train` and `resume`, see `charlstm.api`; they are imported when they are first asked for, because NumPy takes a while.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from charlstm.errors import CharlstmError
 
 if TYPE_CHECKING:
-    from charlstm.api import Model, Stop, load, resume, train
+    from charlstm.api import Model, Stop, describe, load, resume, train
 
-__all__ = ["CharlstmError", "Model", "Stop", "load", "resume", "train"]
+__all__ = ["CharlstmError", "Model", "Stop", "describe", "load", "resume", "train"]
 __version__ = "0.1.0"
 
 

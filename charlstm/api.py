@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 __all__ = [
-    "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "draw_seed", "load", "read", "read_prompt", "resume", "train",
+    "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "describe", "draw_seed", "load", "read", "read_prompt", "resume", "train",
     "write_atomically",
 ]  # fmt: skip
 
-TRAIN, SAMPLE, HABITS = TrainConfig(), SampleConfig(), Habits()
+SAMPLE, HABITS = SampleConfig(), Habits()
 RUNS = "checkpoints"
 
 
@@ -270,6 +270,25 @@ def check_seed(seed: int) -> None:
     require("--seed", seed, 0, None)
 
 
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> dict[str, Any]:
+    """What is in a run's file, as `charlstm info --json` tells it.
+
+    Args:
+        run: a run's name or file; None is the newest that can be used, with a list of all under `runs`.
+        checkpoints: the folder of runs.
+
+    Raises:
+        UsageError: there is no such run.
+        CheckpointError: its file can't be used.
+    """
+    from charlstm import inventory  # `sample` starts sooner without it
+
+    return inventory.describe(None if run is None else str(run), Path(checkpoints))
+
+
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
@@ -332,10 +351,10 @@ def train(
     batch: int | None = None,
     seq: int | None = None,
     val_fraction: float | None = None,
-    optimizer: Optimizer = TRAIN.optimizer,
-    clip: float = TRAIN.clip,
-    eval_every: int = TRAIN.eval_every,
-    seed: int = TRAIN.seed,
+    optimizer: Optimizer | None = None,
+    clip: float | None = None,
+    eval_every: int | None = None,
+    seed: int | None = None,
     save_every_s: float = HABITS.save_every_s,
     preview_every_s: float = HABITS.preview_every_s,
     preview_temperature: float = HABITS.preview_temperature,
@@ -355,8 +374,8 @@ def train(
         init_from: begin with the weights of this run instead of random ones.
         encoding: of the texts.
         minutes, epochs, steps: how long; at most one of them, see `Budget`.
-        hidden, layers, dropout, lr, batch, seq, val_fraction: see `TrainConfig`; those that are None are chosen to suit text and budget.
-        optimizer, clip, eval_every, seed: see `TrainConfig`.
+        hidden, layers, dropout, lr, batch, seq, val_fraction, optimizer, clip, eval_every, seed: see `TrainConfig`; of those that are
+            None, some are chosen to suit text and budget. A run that is resumed keeps its own, and Started notes what that leaves out.
         save_every_s, preview_every_s, preview_temperature, stream_preview: see `Habits`.
         threads: how many to use; 0 is one a core.
         stop: set its `reason`, from a signal handler or another thread, to end after the step in progress.

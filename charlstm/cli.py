@@ -282,6 +282,7 @@ def train(
         "dropout": dropout, "val_fraction": val_fraction, "eval_every": eval_every, "seed": seed,
     }  # fmt: skip
     TrainConfig(**{key: value for key, value in settings.items() if value is not None})  # refuses what is out of range
+    settings = {key: value for key, value in settings.items() if _was_given(context, key)}
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
     from charlstm import api
@@ -512,6 +513,12 @@ def _budget(context: typer.Context, minutes: float | None, epochs: float | None,
     given = {"minutes": minutes, "epochs": epochs, "steps": steps}
     typed = [name for name in given if _was_typed(context, name)]
     return Budget(**{name: value for name, value in given.items() if not typed or name in typed})  # type: ignore[arg-type]
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, or stands in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

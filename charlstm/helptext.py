@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from charlstm.display.words import may_embolden
 
 RUNNING, OTHER = "Running", "Options"
 """The groups that stand last."""
@@ -135,6 +136,5 @@ def _bold(text: str) -> str:
 
 
 def _styled(text: str, code: str) -> str:
-    """Text in bold on a terminal that wants it."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    return text if plain or sys.stdout is None or not sys.stdout.isatty() else f"\x1b[{code}m{text}\x1b[0m"
+    """Text in bold on a terminal that knows it."""
+    return f"\x1b[{code}m{text}\x1b[0m" if may_embolden(sys.stdout) else text

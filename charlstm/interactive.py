@@ -6,7 +6,6 @@ It asks on a terminal only. From a pipe it answers each line in turn, so that a 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from charlstm import api
-from charlstm.display.words import visible
+from charlstm.display.words import may_embolden, visible
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.render import can_show
 from charlstm.settings import SampleConfig
@@ -139,7 +138,7 @@ class Conversation:
             _tell(f"the model never saw {strange}: left out")
         on_terminal = self.out.isatty()
         last = prompt = self.model.readable(self.beginning, "skip")
-        bold = prompt and on_terminal and _may_embolden()
+        bold = prompt and may_embolden(self.out)
         try:
             self.out.write(f"{BOLD}{visible(prompt)}{PLAIN}" if bold else visible(prompt) if on_terminal else prompt)
             settings = replace(self.settings, prompt=prompt)
@@ -155,7 +154,3 @@ class Conversation:
         if not last.endswith("\n"):
             self.out.write("\n")
         self.out.flush()
-
-
-def _may_embolden() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown", None)

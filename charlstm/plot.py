@@ -5,18 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from charlstm import checkpoint
+from charlstm import api
 from charlstm.errors import UsageError
-from charlstm.state import Point
 
 KINDS = (".png", ".svg")
 HEALTH = {"grad_norm": "gradient", "cell_max": "|c|", "weight_norm": "weights", "update_ratio": "update"}
 INCHES = (8.0, 6.0)
 
 
-def write_plot(path: Path, name: str, history: Sequence[Point]) -> None:
+def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None:
     """Draw losses, and below them the measures of health, into a file, which is replaced once all is drawn.
 
     Args:
@@ -36,16 +35,16 @@ def write_plot(path: Path, name: str, history: Sequence[Point]) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("--plot needs matplotlib, which is not here: type pip install 'charlstm[plot]'") from error
-    steps = [point.step for point in history]
+    steps = [point["step"] for point in history]
     figure = Figure(figsize=INCHES, layout="constrained")
     losses, health = figure.subplots(2, sharex=True)
-    losses.plot(steps, [point.loss_nats for point in history], label="training")
-    if judged := [(point.step, point.val_nats) for point in history if point.val_nats is not None]:
+    losses.plot(steps, [point["loss_nats"] for point in history], label="training")
+    if judged := [(point["step"], point["val_nats"]) for point in history if point["val_nats"] is not None]:
         losses.plot(*zip(*judged, strict=True), "o-", label="held out")
     losses.set_title(name, parse_math=False)
     losses.set_ylabel("nats a character")
     for column, label in HEALTH.items():
-        health.plot(steps, [getattr(point, column) for point in history], label=label)
+        health.plot(steps, [point[column] for point in history], label=label)
     health.set_yscale("log")
     health.set_xlabel("step")
     for axes in (losses, health):
@@ -58,4 +57,4 @@ def write_plot(path: Path, name: str, history: Sequence[Point]) -> None:
             warnings.simplefilter("ignore")  # a name may have characters that the font has not
             figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
-    checkpoint.write_atomically(path, draw, "--plot")
+    api.write_atomically(path, draw, "--plot")

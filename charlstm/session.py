@@ -158,11 +158,7 @@ class Session:
             hidden=s.shape.hidden,
             layers=s.shape.layers,
             parameters=s.parameters,
-            memory_bytes=BASE_BYTES
-            + self.train_ids.nbytes
-            + self.val_ids.nbytes
-            + s.memory_bytes
-            + ngram.memory_bytes(len(self.train_ids) if len(self.val_ids) else 0),
+            memory_bytes=memory_bytes(s),
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,
@@ -215,6 +211,14 @@ class Session:
         return f"it has not learned more than the letter frequencies ({reached:.2f} against {letters_nats:.2f} nats): {why}"
 
 
+def memory_bytes(run: TrainState) -> int:
+    """What training a run takes: program, text, weights and buffers, and counting."""
+    chars = run.text.chars
+    held_out = int(chars * run.config.val_fraction)
+    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
+    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
+
+
 def start(
     corpora: Sequence[str],
     wishes: dict[str, Any],
@@ -253,7 +257,9 @@ def start(
         if if_exists == "fail":
             raise _exists(name, path)
         if if_exists == "resume":
-            return resume(name, budget, folder, habits, stop, sources=sources)
+            resumed = resume(name, budget, folder, habits, stop, sources=sources)
+            resumed.notes += _left_out(wishes, resumed.state.config)
+            return resumed
     origin = checkpoint.load(find_run(init_from, folder, best=True)).writer if init_from is not None else None
     text = corpus.read(sources, encoding)
     notes = []
@@ -338,12 +344,22 @@ def _exists(name: str, path: Path) -> UsageError:
     )
 
 
+def _left_out(wishes: dict[str, Any], config: TrainConfig) -> list[str]:
+    """What was asked of a run that is not what it has."""
+    told = [
+        f"--{key.replace('_', '-')} {value} (it has {getattr(config, key)})"
+        for key, value in wishes.items()
+        if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
+    ]
+    return [f"left out, because a run goes on with the settings that it began with: {', '.join(told)}"] if told else []
+
+
 def _as_origin(wishes: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
     """Wishes that suit weights that exist: their size is given, and the rate is a lower one than for random weights."""
     for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
         if wishes.get(option, value) != value:
             raise UsageError(f"--{option} {wishes[option]} is not what {name!r} has: leave it out, or take {value}")
-    lr = LEARNING_RATES[wishes["optimizer"]] * TUNING_RATE
+    lr = LEARNING_RATES[wishes.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
     return {"lr": lr} | wishes | {"hidden": shape.hidden, "layers": shape.layers}
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,12 @@ import pytest
 
 from charlstm import blas
 from charlstm.cli import main
+
+if os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+):  # hundreds of processes would each compile everything: they do it once, elsewhere
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="charlstm-tests-")
+    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 blas.prepare()  # as the program does, before anything imports NumPy
 

@@ -33,7 +33,7 @@ TOOLS = [
 ]  # fmt: skip
 """What a block may call beside the program."""
 
-STAND_IN = '''#!{python}
+STAND_IN = '''#!{python} -IS
 """In the place of a program that a page names: the real one in little time, or, for one that installs, nothing but its words checked."""
 import os, pathlib, re, sys
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from charlstm import checkpoint
+from charlstm import api, checkpoint
 
 PURE = {"fspath", "getpid", "_exit", "kill", "strerror", "urandom", "getcwd", "cpu_count", "sched_getaffinity"}
 """What is in `os` and touches no file."""
@@ -96,7 +96,7 @@ def in_saves(act: Callable[[Path, int, str], None]) -> Iterator[None]:
             write(path, *args)
 
     try:
-        checkpoint.write_atomically = saving  # type: ignore[assignment]
+        checkpoint.write_atomically = api.write_atomically = saving  # type: ignore[assignment]
         yield
     finally:
-        checkpoint.write_atomically = write
+        checkpoint.write_atomically = api.write_atomically = write

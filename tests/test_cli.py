@@ -119,6 +119,20 @@ def test_the_same_command_again_has_nothing_left_to_do(charlstm: Program, text: 
     assert files[0] == files[1] == files[2]
 
 
+def test_settings_that_a_run_does_not_have_are_left_out_when_it_goes_on_and_that_is_said(
+    charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", text, "--steps", 5, "--if-exists", "resume", "--optimizer", "adam", *SMALL)
+    assert "left out" not in charlstm(*train).err
+    assert "left out" not in charlstm(*train).err, "it has all of them"
+    monkeypatch.setenv("CHARLSTM_CLIP", "7")
+    result = charlstm("train", text, "--steps", 6, "--if-exists", "resume", "--hidden", 512, "--seed", 1)
+    assert result.status == 0
+    (note,) = [line for line in result.err.splitlines() if "left out" in line]
+    assert " note: " in note
+    assert note.endswith("--hidden 512 (it has 8), --clip 7.0 (it has 1.0)")
+
+
 def test_the_newest_run_is_the_one_that_is_meant(charlstm: Program, text: Path, folder: Path) -> None:
     for number, name in enumerate(("old", "new")):
         charlstm("train", text, "--steps", 2, "--name", name, *SMALL)

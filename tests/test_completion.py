@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from charlstm.settings import Optimizer
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="shells of other systems")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(os.name == "nt", reason="shells of other systems")]
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def bash(folder: Path, *words: str, **more: str) -> list[str]:
         (["train", "tex"], ["texts/tides.txt"]),
         (["train", "my"], []),
         (["train", "--display", "l"], ["live", "lines"]),
-        (["train", "--optimizer", ""], ["adam", "rmsprop", "sgd"]),
+        (["train", "--optimizer", ""], list(get_args(Optimizer))),
         (["train", "letters.txt", "--if"], ["--if-exists"]),
     ],
 )

@@ -16,7 +16,10 @@ from tests import documents
 from tests.conftest import ROOT
 from tests.documents import PAGES, PROGRAM, Block
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the pages are written for a POSIX shell")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(os.name == "nt", reason="the pages are written for a POSIX shell"),
+]
 BLOCKS = [block for page in PAGES for block in documents.blocks(page)]
 SHELLS = [block for block in BLOCKS if block.language in ("sh", "bash", "console") and documents.shell(block)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")]
 
 
 @pytest.mark.parametrize(

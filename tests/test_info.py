@@ -57,7 +57,7 @@ def test_one_screen_tells_all_about_a_run(charlstm: Program, runs: Path) -> None
         "1x8 LSTM",
         "verses.txt: 4,",
         "the last 10% held out",
-        "batch 4, window 10, adam at 0.0",
+        f"batch 4, window 10, {TrainConfig.optimizer} at 0.0",
         "clip 1, seed 1",
         "step 30 of 30 (100%)",
         "1.2k characters",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from charlstm import corpus, state
+from charlstm.clock import Clock
 from charlstm.preview import PROMPT_CHARS, Preview
 from charlstm.settings import Habits, TrainConfig
 from tests.conftest import SMALL, VERSES, Result
@@ -18,7 +19,7 @@ def previewing(path: Path, text: str) -> Preview:
     path.write_text(text, encoding="utf-8", newline="")
     found = corpus.read([str(path)], "utf-8")
     run, _ = state.begin(found, TrainConfig(hidden=4, batch=1, seq=5))
-    return Preview(run, Habits(), found.ids)
+    return Preview(run, Habits(), found.ids, Clock())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 from xml.etree import ElementTree
 
 import pytest
@@ -22,12 +23,14 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from charlstm import events
-from charlstm.display import cells, figures, screen
+from charlstm.display import cells, figures, open_display, screen
 from charlstm.display.live import LiveDisplay
 from charlstm.display.standing import Standing
 from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments import screens
 from tests.experiments.picture import picture
+
+pytestmark = pytest.mark.processes
 
 LEGIBLE = {0, 1, 2, 31, 32, 35, 36}
 """Default, bold, dim; red, green, magenta and cyan, which are neither lost on a light nor on a dark background."""
@@ -308,15 +311,27 @@ def test_the_terminal_is_given_back_before_an_error_is_told() -> None:
 
 
 class Gone(Terminal):
+    """A terminal that hangs up after so many writes."""
+
+    def __init__(self, file: TextIO, writes: int) -> None:
+        super().__init__()
+        self.fileno, self.writes = file.fileno, writes
+
     def write(self, text: str) -> int:
-        raise OSError(5, "Input/output error")
+        self.writes -= 1
+        if self.writes < 0:
+            raise OSError(5, "Input/output error")
+        return len(text)
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_training() -> None:
-    with LiveDisplay(Gone()) as display:
+@pytest.mark.parametrize("writes", range(8))
+def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes: int) -> None:
+    with open("stderr", "w") as file, open_display("live", io.StringIO(), Gone(file, writes)) as display:
         for event in screens.story():
             display.show(event)
+        display.rest()
         display.show(events.Finished(1, 2, 0.0, 0.0, "p.npz", 1.0, 1.0, "done"))
+        assert display.gone
 
 
 def test_a_run_with_nothing_to_do_opens_no_screen() -> None:

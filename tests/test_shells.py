@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from charlstm import checkpoint
 from tests.conftest import ROOT, SMALL
 
-pytestmark = pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="needs bash")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(os.name == "nt" or shutil.which("bash") is None, reason="needs bash"),
+]
 TRAIN = f"charlstm train été.txt --steps 40 --if-exists overwrite {' '.join(SMALL[:-1])} 0.05"
 READERS = {
     "help": "charlstm --help",
@@ -93,6 +97,10 @@ def test_the_log_and_the_product_can_share_a_pipe(place: Path, command: str) -> 
 @pytest.mark.parametrize("command", EVERYTHING.values(), ids=EVERYTHING)
 def test_a_reader_of_the_log_that_leaves_is_no_error(place: Path, command: str) -> None:
     assert bash(f"{command} 2>&1 | head -c 100 {PIPE}", place).status == 0
+    if command in WRITERS.values():
+        run, steps = ("kept", 80) if "kept" in command else ("été", 40)
+        saved = checkpoint.load_run(place / "checkpoints" / f"{run}.npz").step
+        assert saved == steps or ("json" in command and saved > 0), "with nobody left to tell, JSON ends, and is saved"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -138,13 +146,20 @@ def test_an_error_on_a_terminal_is_the_same_sentence(place: Path) -> None:
     assert done.out == "charlstm: 'charlstm info' has no option --jsn: did you mean --json?\r\n"
 
 
-@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1", "TERM": "xterm"}], ids=["dumb", "NO_COLOR"])
 @pytest.mark.skipif(shutil.which("script") is None, reason="no script")
-@pytest.mark.parametrize("command", READERS.values(), ids=READERS)
-def test_colour_is_left_out_where_it_is_not_wanted(place: Path, command: str, variables: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("variables", "allowed"),
+    [({"TERM": "dumb"}, set()), ({"NO_COLOR": "1"}, {"0", "1", "2", "4"})],
+    ids=["dumb", "NO_COLOR"],
+)
+@pytest.mark.parametrize("command", [*READERS.values(), WRITERS["live"]], ids=[*READERS, "live"])
+def test_where_colour_is_not_wanted_there_is_none_and_on_a_dumb_terminal_no_style_at_all(
+    place: Path, command: str, variables: dict[str, str], allowed: set[str]
+) -> None:
+    """NO_COLOR is about colour: bold, dim and underlined may stay."""
     done = bash(f"script -qec '{command}' /dev/null", place, **variables)
     assert done.status == 0
-    assert not re.search("\x1b\\[[0-9;]*m", done.out)
+    assert {code for codes in re.findall("\x1b\\[([0-9;]*)m", done.out) for code in codes.split(";")} <= allowed
 
 
 @pytest.mark.parametrize("command", SOME.values(), ids=SOME)

@@ -20,7 +20,7 @@ from charlstm.clock import Clock
 from tests.conftest import SMALL, Result, spawn
 from tests.test_cli import wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
 
 PATH = Path("checkpoints/verses.npz")
 STOPPED_S = 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -40,7 +39,6 @@ class LiveDisplay:
         self.frames = 0
         self.size = (0, 0)  # of the last frame; none while the screen is not open
         self.next_s = 0.0
-        self.works = True
 
     def __enter__(self) -> LiveDisplay:
         return self
@@ -65,12 +63,9 @@ class LiveDisplay:
 
     def _draw(self) -> None:
         now = self.clock()
-        if now < self.next_s or not self.works:
+        if now < self.next_s:
             return
-        try:
-            self._paint()
-        except OSError:  # the terminal is gone, which must not end the training before it was saved
-            self.works = False
+        self._paint()
         self.frames += 1
         done = self.clock()
         self.next_s = done + max(MIN_FRAME_S, (done - now) / SHARE)
@@ -94,10 +89,9 @@ class LiveDisplay:
         if self.size == (0, 0):
             return
         self.size = (0, 0)
-        with contextlib.suppress(OSError):
-            self.console.control(Control(ControlType.HOME, ControlType.CLEAR))  # for terminals with one screen only
-            self.console.set_alt_screen(False)
-            self.console.show_cursor(True)
+        self.console.control(Control(ControlType.HOME, ControlType.CLEAR))  # for terminals with one screen only
+        self.console.set_alt_screen(False)
+        self.console.show_cursor(True)
 
     def _summarise(self, event: events.Finished) -> None:
         """How it ended, and what can be done next."""
@@ -118,9 +112,8 @@ class LiveDisplay:
                 f"train on:    charlstm resume {run}{where} --minutes 5",
                 f"look at it:  charlstm info {run}{where}",
             ]
-        with contextlib.suppress(OSError):
-            for line in filter(None, told):
-                self.console.print(Text(words.visible(line)), soft_wrap=True)
+        for line in filter(None, told):
+            self.console.print(Text(words.visible(line)), soft_wrap=True)
 
 
 def _control(*codes: tuple[ControlType] | tuple[ControlType, int]) -> Segment:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import unicodedata
+from typing import TextIO
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that turn the direction of what follows."""
+
+
+def may_embolden(out: TextIO | None) -> bool:
+    """Whether a stream is a terminal that knows bold; NO_COLOR is about colour only, as Rich has it, too."""
+    return out is not None and out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 class Trend:

@@ -1,0 +1,135 @@
+"""What there is in a folder of runs and in each file of it, as plain facts: what `info` tells."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlstm import checkpoint, runs, session
+from charlstm.checkpoint import Checkpoint, Glance
+from charlstm.errors import CheckpointError
+from charlstm.state import TrainState
+
+WORST = ("grad_norm", "cell_max", "weight_norm", "update_ratio", "saturated")
+"""Of the history's columns those that tell of trouble when they are high."""
+
+
+def describe(run: str | None, folder: Path) -> dict[str, Any]:
+    """What is in a run's file, under the names that `info --json` keeps; with None of the newest that can be used, and under `runs` all.
+
+    Raises:
+        UsageError: there is no such run.
+        CheckpointError: its file can't be used.
+    """
+    if run is not None:
+        return _facts(_latest(run, folder))
+    listed = [_entry(name, folder) for name in runs.run_names(folder)]
+    facts = _newest(listed) if listed else _facts(_latest(None, folder))
+    return facts | {"runs": [entry.facts() for entry in listed]}
+
+
+def _newest(listed: list[_Entry]) -> dict[str, Any]:
+    """The newest run that can be used; what is wrong with those before it is noted."""
+    for entry in listed:
+        try:
+            return _facts(entry.path)
+        except CheckpointError as error:
+            entry.glance, entry.error = None, str(error)
+    raise CheckpointError(listed[0].error)
+
+
+def _latest(run: str | None, folder: Path) -> Path:
+    """The file of a run: the latest state if it is there, not the best; that of a path as given."""
+    path = runs.find_run(run, folder, best=True)
+    latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
+    named = run is None or not (run.endswith(runs.SUFFIX) or "/" in run)
+    return latest if named and latest.is_file() else path
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    found = checkpoint.load(path)
+    return _told(found, checkpoint.load_run(path) if found.resumable else None)
+
+
+def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
+    """What is in a checkpoint, and in the run that it may hold."""
+    model, config, text = found.writer.config, found.config, found.text
+    last = found.history[-1] if found.history else None
+    name = found.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX)
+    best = found.path.with_name(name + runs.BEST_SUFFIX)
+    return {
+        "name": name,
+        "path": str(found.path),
+        "best_path": str(best) if best.is_file() else None,
+        "bytes": found.bytes,
+        "age_s": _age_s(found.path),
+        "format": checkpoint.FORMAT,
+        "resumable": found.resumable,
+        "step": found.step,
+        "steps": found.plan.last,
+        "chars_trained": found.step * config.batch * config.seq,
+        "parameters": sum(p.size for p in found.writer.params.values()),
+        "memory_bytes": session.memory_bytes(state) if state else None,
+        "hidden": model.hidden,
+        "layers": model.layers,
+        "embedding": model.embedding,
+        "vocabulary": model.vocabulary,
+        "loss_nats": last.loss_nats if last else None,
+        "val_nats": last.val_nats if last else None,
+        "best_val_nats": found.best_val_nats,
+        "best_step": found.best_step,
+        "chance_nats": float(np.log(model.vocabulary)),
+        "text": list(text.sources),
+        "text_chars": text.chars,
+        "text_sha256": text.sha256,
+        "encoding": text.encoding,
+        **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
+        "recoveries": state.guard.recoveries if state else None,
+        "worst": {name: max(getattr(point, name) for point in found.history) for name in WORST if found.history},
+        "history": [vars(point) for point in found.history],
+    }
+
+
+def _age_s(path: Path) -> float:
+    return max(0.0, time.time() - path.stat().st_mtime)
+
+
+@dataclass
+class _Entry:
+    """A run in the list: what its file says of itself, or what is wrong with it."""
+
+    name: str
+    path: Path
+    glance: Glance | None
+    error: str
+
+    def facts(self) -> dict[str, Any]:
+        """Under the names that `info --json` has for them."""
+        base = {"name": self.name, "path": str(self.path)}
+        if (g := self.glance) is None:
+            return base | {"error": self.error}
+        return base | {
+            "bytes": g.bytes,
+            "age_s": _age_s(self.path),
+            "resumable": g.resumable,
+            "step": g.step,
+            "steps": g.plan.last,
+            "parameters": g.parameters,
+            "hidden": g.shape.hidden,
+            "layers": g.shape.layers,
+            "best_val_nats": g.best_val_nats,
+        }
+
+
+def _entry(name: str, folder: Path) -> _Entry:
+    path = folder / (name + runs.SUFFIX)
+    if not path.is_file():
+        path = folder / (name + runs.BEST_SUFFIX)
+    try:
+        return _Entry(name, path, checkpoint.glance(path), "")
+    except CheckpointError as error:
+        return _Entry(name, path, None, str(error))
