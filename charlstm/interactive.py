@@ -6,6 +6,7 @@ It asks on a terminal only. From a pipe it answers each line in turn, so that a 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -82,6 +83,17 @@ def _typed() -> Iterator[str]:
             raise
 
 
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """While it lasts, Ctrl-C is put down in the list: an exception could come where Python throws it away, in a finalizer."""
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _tell(sentence: str) -> None:
     print(visible(sentence), file=sys.stderr, flush=True)
 
@@ -142,13 +154,17 @@ class Conversation:
         try:
             self.out.write(f"{BOLD}{visible(prompt)}{PLAIN}" if bold else visible(prompt) if on_terminal else prompt)
             settings = replace(self.settings, prompt=prompt)
-            for piece in self.model.sample(**vars(settings), seed=self.seed):
-                self.out.write(visible(piece) if on_terminal else piece)
-                self.out.flush()
-                last = piece
+            with _interrupts_noted() as interrupts:
+                for piece in self.model.sample(**vars(settings), seed=self.seed):
+                    if interrupts:
+                        last = ""
+                        break
+                    self.out.write(visible(piece) if on_terminal else piece)
+                    self.out.flush()
+                    last = piece
         except CharlstmError as error:
             _tell(str(error))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # before or after the text
             last = ""
         self.seed += 1
         if not last.endswith("\n"):

@@ -193,7 +193,11 @@ class Terminal:
 
     def until(self, expected: bytes, typed: bytes = b"") -> None:
         """Read until it shows something, then type."""
+        deadline = time.monotonic() + 60
         while expected not in self.shown:
+            assert time.monotonic() < deadline, (
+                f"it shows no {expected!r} in a minute, but ends with {self.shown[-200:]!r}"
+            )
             self.shown += self._read()
         self.shown = self.shown.split(expected, 1)[1]
         os.write(self.ours, typed)
