@@ -22,14 +22,14 @@ CHARS_PER_PARAMETER = 5.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 1.5
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((3.0, 0.0), (6.0, 0.25), (15.0, 0.4), (float("inf"), 0.5))
+DROPOUT = ((2.5, 0.0), (4.5, 0.25), (12.0, 0.4), (float("inf"), 0.5))
 """Dropout for so many passes at most, each counted as many times as the square root of the parameters that the model has for a character of
 the text: a small model of a long text can be read often and learns nothing by heart."""
 LOGITS = 1 << 24
 """A window has no more logits than this, which a very large vocabulary would take a machine's memory for."""
 PROBE_S = 0.1
 """How long the machine's speed is measured."""
-EFFICIENCY = 0.45
+EFFICIENCY = 0.6
 """What training reaches of that speed."""
 
 
