@@ -76,12 +76,12 @@ class Session:
 
     def _run(self) -> Iterator[events.Event]:
         yield self._started()
+        keeper = self.keeper
+        keeper.clean_up()
         if self.idle:
             yield self._finished("nothing to do")
             return
         self.stop.heard = True
-        keeper = self.keeper
-        keeper.clean_up()
         yield from keeper.save(self._where())
         if keeper.failure is not None:  # there is nothing to lose yet
             raise keeper.failure

@@ -97,6 +97,18 @@ def test_what_a_killed_save_left_behind_is_removed_at_the_next_start(
     assert all(path.exists() for path in others)
 
 
+def test_what_was_left_behind_is_removed_where_there_is_nothing_left_to_train_too(
+    charlstm: Callable[..., Result], text: Path
+) -> None:
+    assert charlstm("train", text, "--steps", 3, *SMALL).status == 0
+    left = Path("checkpoints") / ".verses.npz.123.tmp"
+    left.touch()
+    again = charlstm("train", text, "--steps", 3, "--if-exists", "resume", *SMALL)
+    assert again.status == 0
+    assert "at step 3 already" in again.err
+    assert not left.exists()
+
+
 def test_a_request_to_save_is_met_after_the_step(text: Path) -> None:
     run = begin(text, save_every_s=1000)
     saved = []

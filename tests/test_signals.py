@@ -42,6 +42,15 @@ def told(out: bytes) -> list[dict[str, Any]]:
 # -- stopped, and on again
 
 
+def wait_until_stopped(pid: int) -> None:
+    """Ctrl-Z is heeded after the step, which takes longer on a busy machine."""
+    status = Path(f"/proc/{pid}/stat")
+    deadline = time.monotonic() + 30
+    while status.exists() and status.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline, "it does not stop"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
 def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: Path, number: int) -> None:
     """Neither is it told, nor is a budget of minutes spent by it, nor is the pace spoilt."""
@@ -49,6 +58,7 @@ def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: P
     process = begun("--minutes", 0.04, "--display", "json", *SMALL)
     time.sleep(1)
     process.send_signal(number)
+    wait_until_stopped(process.pid)
     time.sleep(STOPPED_S)
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=30)
