@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from charlstm import events
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget
 from charlstm.state import EVALUATION_SHARE, Plan, TrainState
+from charlstm.training import nothing_to_gain
 
 AFTER_S, AFTER_STEPS = 2.0, 10
 """A time budget becomes a number of steps after so many seconds of training (or a twentieth of it), and so many steps at least."""
@@ -32,6 +33,11 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
     if wanted is not None:
         if wanted <= run.step:
             return False, f"the run is at step {run.step:,} already, and {wanted:,} were asked for"
+        if 0 < run.step == run.plan.last and nothing_to_gain(run):  # the same command again must find it done
+            return False, (
+                f"the run ended early, at step {run.step:,} of the {wanted:,} that were asked for, because there was nothing more to gain: "
+                f"--minutes trains it further all the same"
+            )
         if wanted != run.plan.last:
             _prolong(run)
             _end(run, wanted, val_chars)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -484,3 +485,19 @@ def test_a_file_of_a_text_without_an_end_is_refused(
     charlstm: Callable[..., Result], trained: Result, folder: Path
 ) -> None:
     assert charlstm("sample", "--length", 0, "--output", folder / "x").status == 2
+
+
+def test_a_run_that_ended_early_is_done_for_the_same_command(charlstm: Callable[..., Result], folder: Path) -> None:
+    """As cron gives it every night; nothing but letter frequencies can be learned of this text, so that it ends early."""
+    Path("dice.txt").write_text("".join(random.Random(0).choices("the cat sat on a mat.\n", k=6000)), encoding="utf-8")
+    command = ("train", "dice.txt", "--steps", 400, "--hidden", 32, "--if-exists", "resume", "--preview-every", 0)
+    first = charlstm(*command)
+    assert first.status == 0
+    assert "stopped early" in first.err
+    before = Path("checkpoints/dice.npz").read_bytes()
+    again = charlstm(*command)
+    assert again.status == 0
+    assert "nothing more to gain: --minutes" in again.err
+    assert Path("checkpoints/dice.npz").read_bytes() == before
+    assert charlstm("resume", "dice", "--minutes", 0.01).status == 0
+    assert Path("checkpoints/dice.npz").read_bytes() != before
