@@ -55,7 +55,8 @@ def wait_until_stopped(pid: int) -> None:
 def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: Path, number: int) -> None:
     """Neither is it told, nor is a budget of minutes spent by it, nor is the pace spoilt."""
     began = time.monotonic()
-    process = begun("--minutes", 0.04, "--display", "json", *SMALL)
+    # A group of its own, as a shell gives it: the system stops none that has nobody of its session outside to wake it, as under cron.
+    process = begun("--minutes", 0.04, "--display", "json", *SMALL, preexec_fn=os.setpgrp)
     time.sleep(1)
     process.send_signal(number)
     wait_until_stopped(process.pid)
