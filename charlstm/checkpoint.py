@@ -129,7 +129,15 @@ def _save(
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SaveError(f"{path} was not written: {name} holds a number that is not finite")
-    write_atomically(path, lambda file: np.savez(file, **members))  # type: ignore[arg-type]
+    write_atomically(path, lambda file: _write_npz(file, members))
+
+
+def _write_npz(file: BinaryIO, members: dict[str, np.ndarray]) -> None:
+    """What `numpy.savez` writes, but for a NumPy before 2.0, which leaves the archive open where writing fails, and complains of it later."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], option: str = "--checkpoints") -> None:
