@@ -54,10 +54,9 @@ def slot_names(optimizer: str, params: Collection[str], hidden: Collection[str])
 
     Muon keeps a momentum m of every parameter, and Adam's v of those that are not among the `hidden` matrices.
     """
-    slots = SLOTS[optimizer]
     return {
         f"{slot}/{name}": name
-        for slot in slots
+        for slot in SLOTS[optimizer]
         for name in params
         if not (optimizer == "muon" and slot == "v" and name in hidden)
     }
@@ -120,8 +119,7 @@ def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: 
         g *= 1 - MUON_MOMENTUM
         m += g
         g += MUON_MOMENTUM * m
-        gates = 4 if p.shape[0] % 4 == 0 else 1
-        blocks += list(zip(np.split(p, gates), np.split(g, gates), strict=True))  # views
+        blocks += list(zip(np.split(p, 4), np.split(g, 4), strict=True))  # views, one a gate
     crew = crew or Crew(1)
     shares = split(len(blocks), max(1, min(crew.threads, len(blocks))))
 
