@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from charlstm import __version__, blas, completion, helptext, hints
+from charlstm import __version__, blas, completion, driving, helptext, hints
 from charlstm.clock import Stop
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.settings import (
@@ -34,8 +32,6 @@ from charlstm.settings import (
 if TYPE_CHECKING:
     from charlstm.events import Event
 
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
-"""The signals that end training after saving, and the exit status of each."""
 ORDER = ("train", "sample", "resume", "info", "eval")
 """Of the commands in the help: that of use."""
 DEFAULTS, SAMPLE_DEFAULTS, HABITS = TrainConfig(), SampleConfig(), Habits()
@@ -87,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as leaving:  # Typer's answer to a closed pipe
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return SIGNALS["SIGINT"]
+        return driving.SIGNALS["SIGINT"]
     except OSError as error:
         return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
@@ -101,12 +97,6 @@ def _stand_in_for_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
-def _need_stdout() -> None:
-    """Refuse to make what nobody could get."""
-    if sys.stdout is None:
-        raise CharlstmError("standard output is closed: give it a file, a pipe or a terminal")
 
 
 def _complain(sentence: str, status: int) -> int:
@@ -293,7 +283,7 @@ def train(
             stop=stop, **settings, **vars(budget), **vars(habits),
         )  # fmt: skip
 
-    return _train(begin, display, save_every, preview_every, threads)
+    return driving.drive(begin, display, save_every, preview_every, threads)
 
 
 @app.command(cls=_Command)
@@ -321,7 +311,7 @@ def resume(
     def begin(habits: Habits, stop: Stop) -> Iterable[Event]:
         return api.resume(run, checkpoints=checkpoints, stop=stop, **vars(budget), **vars(habits))
 
-    return _train(begin, display, save_every, preview_every, threads)
+    return driving.drive(begin, display, save_every, preview_every, threads)
 
 
 @app.command(cls=_Command)
@@ -417,9 +407,9 @@ def sample(
         prompt=prompt,
     )
     if output is None:
-        _need_stdout()
+        driving.need_stdout()
     blas.prepare()
-    with _leaving_on_signals():
+    with driving.leaving_on_signals():
         if interactive:
             from charlstm.interactive import converse
 
@@ -448,7 +438,7 @@ def info(
     charlstm info trumptweets --json     # for programs
     charlstm info trumptweets --plot curves.svg
     """
-    _need_stdout()
+    driving.need_stdout()
     blas.prepare()
     from charlstm.report import write_info
 
@@ -484,7 +474,7 @@ def evaluate(
     charlstm eval trumptweets newtweets.txt --show       # the text, coloured by what surprised it
     """
     require("--cold", cold, 0, None)
-    _need_stdout()
+    driving.need_stdout()
     blas.prepare()
     from charlstm.render import write_eval
 
@@ -495,17 +485,6 @@ def _refuse_beside(option: str, others: dict[str, object]) -> None:
     """Refuse the others of an option's fellows that it has no use for."""
     if given := [name for name, value in others.items() if value]:
         raise UsageError(f"{option} and {given[0]} do not go together: leave one of them out")
-
-
-@contextmanager
-def _leaving_on_signals() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(SIGNALS[signal.Signals(number).name])
-
-    with _handlers_set(dict.fromkeys(("SIGTERM", "SIGHUP"), leave)):
-        yield
 
 
 def _budget(context: typer.Context, minutes: float | None, epochs: float | None, steps: int | None) -> Budget:
@@ -524,90 +503,3 @@ def _was_given(context: typer.Context, name: str) -> bool:
 def _was_typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _train(
-    begin: Callable[[Habits, Stop], Iterable[Event]],
-    kind: DisplayKind,
-    save_every: float,
-    preview_every: float,
-    threads: int,
-) -> int:
-    """Drive a session through a display; returns the exit status."""
-    from charlstm import events
-    from charlstm.display import open_display
-
-    require("--threads", threads, 0, 1024)
-    if kind == "json":
-        _need_stdout()
-    stop = Stop()
-    with _signals_set(stop), open_display(kind, sys.stdout, sys.stderr) as display:
-        habits = Habits(
-            save_every,
-            preview_every if kind != "none" else 0.0,
-            stream_preview=display.stream_preview,
-            threads=threads or blas.cores(),
-        )
-        for event in begin(habits, stop):
-            display.show(event)
-            if stop.rest:
-                stop.rest = False
-                display.rest()
-                _stop_process()
-            if display.gone and kind == "json":  # nobody reads what it was to tell
-                stop.reason = stop.reason or "SIGPIPE"
-    if isinstance(event, events.Finished) and kind != "json" and sys.stdout is not None:
-        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # as the system has it, so that a script can use it
-        sys.stdout.flush()
-    return SIGNALS.get(stop.reason or "", 0)
-
-
-@contextmanager
-def _signals_set(stop: Stop) -> Iterator[None]:
-    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once.
-
-    As long as there is nothing to save, because the text is still being read, the first one ends it. SIGCONT corrects the clock.
-    """
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if not stop.heard or stop.reason == name == "SIGINT":
-            raise SystemExit(SIGNALS[name])
-        stop.reason = name
-
-    def save(number: int, frame: FrameType | None) -> None:
-        stop.save = True
-
-    def rest(number: int, frame: FrameType | None) -> None:
-        stop.rest = stop.heard  # a display has the terminal then, and must give it back first
-        if not stop.heard:
-            _stop_process()
-
-    def go_on(number: int, frame: FrameType | None) -> None:
-        stop.clock.go_on()
-
-    own = {"SIGUSR1": save, "SIGCONT": go_on, "SIGTSTP": rest}
-    with _handlers_set(own | dict.fromkeys(SIGNALS, ask)):
-        yield
-
-
-@contextmanager
-def _handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    """While it lasts, these signals are handled so; those that the system does not have, or that are ignored (nohup), are left alone."""
-    before: dict[int, Any] = {}
-    for name, handler in handlers.items():
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop_process() -> None:
-    """Stop as SIGTSTP does where nobody handles it; returns when the process goes on."""
-    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTSTP)
-    signal.signal(signal.SIGTSTP, handler)

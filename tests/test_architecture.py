@@ -107,7 +107,7 @@ def test_only_the_command_line_knows_the_displays() -> None:
         for m in MODULES
         if any(name == "charlstm.display" for name in own(m)) and not m.startswith("charlstm.display")
     }
-    assert users == {"charlstm.cli"}
+    assert users == {"charlstm.driving"}
 
 
 def before_the_api() -> list[str]:

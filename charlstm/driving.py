@@ -1,0 +1,138 @@
+"""A session driven through a display to its end, and what a signal asks of the program meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from charlstm import blas
+from charlstm.clock import Stop
+from charlstm.errors import CharlstmError
+from charlstm.settings import DisplayKind, Habits, require
+
+if TYPE_CHECKING:
+    from charlstm.events import Event
+
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
+"""The signals that end training after saving, and the exit status of each."""
+WAKE_S = 0.25
+"""A wait is interrupted so often, for the sake of a signal that came just before it."""
+
+
+def need_stdout() -> None:
+    """Refuse to make what nobody could get."""
+    if sys.stdout is None:
+        raise CharlstmError("standard output is closed: give it a file, a pipe or a terminal")
+
+
+def drive(
+    begin: Callable[[Habits, Stop], Iterable[Event]],
+    kind: DisplayKind,
+    save_every: float,
+    preview_every: float,
+    threads: int,
+) -> int:
+    """Drive a session through a display; returns the exit status."""
+    from charlstm.display import open_display  # `--help` does without
+    from charlstm.events import Finished
+
+    require("--threads", threads, 0, 1024)
+    if kind == "json":
+        need_stdout()
+    stop = Stop()
+    with _signals_set(stop), open_display(kind, sys.stdout, sys.stderr) as display:
+        habits = Habits(
+            save_every,
+            preview_every if kind != "none" else 0.0,
+            stream_preview=display.stream_preview,
+            threads=threads or blas.cores(),
+        )
+        for event in begin(habits, stop):
+            display.show(event)
+            if stop.rest:
+                stop.rest = False
+                display.rest()
+                _stop_process()
+            if display.gone and kind == "json":  # nobody reads what it was to tell
+                stop.reason = stop.reason or "SIGPIPE"
+    if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
+        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # as the system has it, so that a script can use it
+        sys.stdout.flush()
+    return SIGNALS.get(stop.reason or "", 0)
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(SIGNALS[signal.Signals(number).name])
+
+    with _handlers_set(dict.fromkeys(("SIGTERM", "SIGHUP"), leave)):
+        yield
+
+
+@contextmanager
+def _signals_set(stop: Stop) -> Iterator[None]:
+    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once.
+
+    As long as there is nothing to save, because the text is still being read, the first one ends it. SIGCONT corrects the clock.
+    """
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if not stop.heard or stop.reason == name == "SIGINT":
+            raise SystemExit(SIGNALS[name])
+        stop.reason = name
+
+    def save(number: int, frame: FrameType | None) -> None:
+        stop.save = True
+
+    def rest(number: int, frame: FrameType | None) -> None:
+        stop.rest = stop.heard  # a display has the terminal then, and must give it back first
+        if not stop.heard:
+            _stop_process()
+
+    def go_on(number: int, frame: FrameType | None) -> None:
+        stop.clock.go_on()
+
+    own = {"SIGUSR1": save, "SIGCONT": go_on, "SIGTSTP": rest}
+    with _handlers_set(own | dict.fromkeys(SIGNALS, ask)):
+        yield
+
+
+@contextmanager
+def _handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """While it lasts, these signals are handled so; those that the system does not have, or that are ignored (nohup), are left alone.
+
+    Python looks for signals before it waits for a pipe or a key, and again when a signal interrupts the wait: one that comes in between would not be heard
+    until there is something to read. So an alarm interrupts every wait before long.
+    """
+    before: dict[int, Any] = {}
+    for name, handler in handlers.items():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    wakes = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    if wakes:
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, WAKE_S, WAKE_S)
+    try:
+        yield
+    finally:
+        if wakes:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_process() -> None:
+    """Stop as SIGTSTP does where nobody handles it; returns when the process goes on."""
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)
