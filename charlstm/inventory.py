@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import checkpoint, runs, session
+from charlstm import checkpoint, keeping, runs, session
 from charlstm.checkpoint import Checkpoint, Glance
 from charlstm.errors import CheckpointError
 from charlstm.state import TrainState
@@ -69,6 +69,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "age_s": _age_s(found.path),
         "format": checkpoint.FORMAT,
         "resumable": found.resumable,
+        "trained_by": keeping.writer_of(found.path.with_name(name + runs.SUFFIX)),
         "step": found.step,
         "steps": found.plan.last,
         "chars_trained": found.step * config.batch * config.seq,
@@ -116,6 +117,7 @@ class _Entry:
             "bytes": g.bytes,
             "age_s": _age_s(self.path),
             "resumable": g.resumable,
+            "trained_by": keeping.writer_of(self.path.with_name(self.name + runs.SUFFIX)),
             "step": g.step,
             "steps": g.plan.last,
             "parameters": g.parameters,

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ except ImportError:  # Windows has none: there two writers are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 
+PATIENCE_S = (0.02, 0.05, 0.1)
+"""A lock is tried for so long, because whoever asks about it (`writer_of`) has it for a moment."""
+
+
 class Lock:
     """The right to write a run; it ends with the process that holds it, however that ends.
 
@@ -38,7 +43,7 @@ class Lock:
             SaveError: the folder can't be written to.
         """
         self.handle = -1
-        beside = path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")
+        beside = _lock_of(path)
         try:
             self.handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -48,18 +53,24 @@ class Lock:
         if fcntl is None:
             return
         try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self.handle, 200).decode(errors="replace").strip() or "another process"
-            self.release()
-            raise LockedError(
-                f"{path} is being trained by {holder}: wait for it, or train under another --name"
-            ) from error
+            taken = any(self._take(patience_s) for patience_s in PATIENCE_S)
         except OSError:
             return  # a file system that knows no locks
+        if not taken:
+            holder = _holder(self.handle)
+            self.release()
+            raise LockedError(f"{path} is being trained by {holder}: wait for it, or train under another --name")
         with contextlib.suppress(OSError):  # a full disk: who holds it can't be told, and the first save will say why
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _take(self, patience_s: float) -> bool:
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(patience_s)
+            return False
+        return True
 
     def release(self) -> None:
         """Let others write the run."""
@@ -70,6 +81,33 @@ class Lock:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.release()
+
+
+def writer_of(path: Path) -> str | None:
+    """Who trains the run of this file at the moment, as in "process 4711 on host"; None if nobody does, or it can't be told."""
+    try:
+        handle = os.open(_lock_of(path), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(
+            handle, fcntl.LOCK_SH | fcntl.LOCK_NB
+        )  # beside a writer it is refused; alone it ends with the handle
+        return None
+    except BlockingIOError:
+        return _holder(handle)
+    except (OSError, AttributeError):  # a system, or a file system, that knows no locks
+        return None
+    finally:
+        os.close(handle)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name.removesuffix(SUFFIX)}.lock")
+
+
+def _holder(handle: int) -> str:
+    return os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
 
 
 @dataclass

@@ -87,7 +87,11 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
             "settings",
             f"batch {config.batch}, window {config.seq}, {config.optimizer} at {config.peak_lr:g}, clip {config.clip:g}, seed {config.seed}",
         ),
-        ("trained", f"step {f['step']:,}{share}, {passes:.1f} passes, {words.count(f['chars_trained'])} characters"),
+        (
+            "trained",
+            f"step {f['step']:,}{share}, {passes:.1f} passes, {words.count(f['chars_trained'])} characters"
+            + (f"; going on, by {f['trained_by']}" if f["trained_by"] else ""),
+        ),
         ("loss", _loss(f)),
     ]
     if f["history"]:
@@ -162,5 +166,5 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry['step']:,}" + (f" of {entry['steps']:,}" if entry["steps"] is not None else ""),
         words.nats(entry["best_val_nats"]),
         words.ago(entry["age_s"]),
-        "" if entry["resumable"] else "can't be resumed",
+        "in training" if entry["trained_by"] else "" if entry["resumable"] else "can't be resumed",
     )

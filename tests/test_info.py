@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, state
+from charlstm import checkpoint, corpus, keeping, state
 from charlstm.display import cells, curve
 from charlstm.settings import TrainConfig
 from tests.conftest import SMALL, Result, spawn
@@ -93,12 +94,25 @@ def test_with_no_run_named_the_newest_is_told_and_below_it_all(charlstm: Program
     listed = json.loads(told(charlstm("info", "--json")))["runs"]
     assert [row["name"] for row in listed] == ["first", "second", "third"]
     assert listed[0] | {"bytes": 0, "age_s": 0, "best_val_nats": 0, "parameters": 0} == {
-        "name": "first", "path": "checkpoints/first.npz", "bytes": 0, "age_s": 0, "resumable": True, "step": 30,
-        "steps": 30, "parameters": 0, "hidden": 8, "layers": 1, "best_val_nats": 0,
+        "name": "first", "path": "checkpoints/first.npz", "bytes": 0, "age_s": 0, "resumable": True, "trained_by": None,
+        "step": 30, "steps": 30, "parameters": 0, "hidden": 8, "layers": 1, "best_val_nats": 0,
     }  # fmt: skip
     run = checkpoint.load_run(runs / "first.npz")
     assert listed[0]["parameters"] == run.parameters
     assert listed[0]["best_val_nats"] == run.best_val_nats
+
+
+def test_a_run_that_is_in_training_is_told_so_for_as_long_as_it_is(charlstm: Program, runs: Path) -> None:
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    lock = keeping.Lock(runs / "first.npz")
+    for name in ("first", str(runs / "first.best.npz")):
+        assert f"characters; going on, by {me}\n" in told(charlstm("info", name))
+        assert json.loads(told(charlstm("info", name, "--json")))["trained_by"] == me
+    assert re.search(r"^first .* in training$", told(charlstm("info")), re.MULTILINE)
+    assert [row["trained_by"] for row in json.loads(told(charlstm("info", "--json")))["runs"]] == [me, None, None]
+    lock.release()
+    assert me not in told(charlstm("info", "first"))
+    assert "in training" not in told(charlstm("info"))
 
 
 @pytest.mark.parametrize("newest", ["broken", "first"])

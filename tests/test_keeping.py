@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import checkpoint, events, session
+from charlstm import checkpoint, events, keeping, session
 from charlstm.errors import SaveError
 from charlstm.settings import Budget, Habits
 from tests.conftest import SMALL, Result
@@ -201,3 +204,16 @@ def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing
         [*command[:5], "--if-exists", "resume", "--steps", "1", "--display", "none"], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
+
+
+def test_whoever_asks_who_trains_a_run_keeps_nobody_from_training_it(folder: Path) -> None:
+    path = folder / "x.npz"
+    assert keeping.writer_of(path) is None
+    keeping.Lock(path).release()
+    looking = os.open(folder / ".x.lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.01, os.close, (looking,)).start()
+    lock = keeping.Lock(path)
+    assert keeping.writer_of(path) == f"process {os.getpid()} on {socket.gethostname()}"
+    lock.release()
+    assert keeping.writer_of(path) is None
