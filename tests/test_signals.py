@@ -104,6 +104,15 @@ def test_before_there_is_anything_to_save_the_first_signal_ends_it_at_once(folde
     assert (process.returncode, err) == (128 + number, b"")
 
 
+def test_ctrl_c_while_the_program_itself_is_loaded_is_no_traceback(folder: Path) -> None:
+    (folder / "typer.py").write_text(
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+    )  # found before the real one
+    process = spawn("sample", cwd=folder)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
 def test_a_second_sigint_ends_it_at_once_and_the_last_save_stands(text: Path) -> None:
     process = begun("--steps", 5, *SLOW)
     before = PATH.read_bytes()
