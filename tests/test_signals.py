@@ -23,7 +23,7 @@ from tests.test_cli import wait_for
 pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
 
 PATH = Path("checkpoints/verses.npz")
-STOPPED_S = 2.0
+STOPPED_S, BUDGET_S = 2.0, 4.8
 SLOW = ("--hidden", "400", "--batch", "64", "--seq", "1000", "--preview-every", "0")
 """A model so slow that a step of it takes seconds."""
 
@@ -56,7 +56,7 @@ def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: P
     """Neither is it told, nor is a budget of minutes spent by it, nor is the pace spoilt."""
     began = time.monotonic()
     # A group of its own, as a shell gives it: the system stops none that has nobody of its session outside to wake it, as under cron.
-    process = begun("--minutes", 0.04, "--display", "json", *SMALL, preexec_fn=os.setpgrp)
+    process = begun("--minutes", BUDGET_S / 60, "--display", "json", *SMALL, preexec_fn=os.setpgrp)
     time.sleep(1)
     process.send_signal(number)
     wait_until_stopped(process.pid)
@@ -66,7 +66,7 @@ def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: P
     gone_s, events = time.monotonic() - began, told(out)
     assert process.returncode == 0, err
     assert events[-1]["event"] == "finished"
-    assert 1.5 < events[-1]["elapsed_s"] < 2.4 + STOPPED_S / 2
+    assert 0.4 * BUDGET_S < events[-1]["elapsed_s"] < BUDGET_S + 0.7 * STOPPED_S  # a busy machine changes its pace
     assert gone_s > events[-1]["elapsed_s"] + STOPPED_S * 0.9
     progress = [event for event in events if event["event"] == "progress"]
     assert all(event["remaining_s"] < 10 for event in progress if event["remaining_s"] is not None)

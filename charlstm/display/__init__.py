@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from types import TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
+from charlstm.display.base import Display
 from charlstm.events import Event
 from charlstm.settings import DisplayKind
 
 
-class Display(Protocol):
-    """What the command line needs of a display; a context manager, so that the terminal is always given back."""
-
-    stream_preview: bool
-    """Whether previews should come piece by piece."""
-
-    def __enter__(self) -> Display: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, event: Event) -> None:
-        """Take note of an event, and draw if it is time to."""
-
-    def rest(self) -> None:
-        """Give the terminal back while the process is stopped; the next event takes it again."""
-
-
-class Surviving:
+class Surviving(Display):
     """A display whose stream may go away: a pipe that is closed, a terminal that hangs up, a log on a full disk. Training goes on without it."""
 
     def __init__(self, display: Display, stream: TextIO) -> None:
@@ -38,20 +19,15 @@ class Surviving:
         self.stream_preview = display.stream_preview
         self.gone = False
 
-    def __enter__(self) -> Surviving:
-        self.display.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.suppress(OSError):
-            self.display.__exit__(kind, error, trace)
-
     def rest(self) -> None:
         """Let the display give the terminal back."""
         with contextlib.suppress(OSError):
             self.display.rest()
+
+    def close(self) -> None:
+        """Let the display give the terminal back for good."""
+        with contextlib.suppress(OSError):
+            self.display.close()
 
     def show(self, event: Event) -> None:
         """Let the display show it, while there is somewhere to show it."""

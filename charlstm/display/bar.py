@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
 from charlstm import events
 from charlstm.display import lines, words
+from charlstm.display.base import Display
 
 EVERY_S = 0.5
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
 """Without tqdm's own time and pace, which would count the time in which the process was stopped."""
 
 
-class BarDisplay:
+class BarDisplay(Display):
     """A bar of steps with the loss behind it; what is not progress is printed above."""
-
-    stream_preview = False
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -27,17 +25,10 @@ class BarDisplay:
         self.val_nats: float | None = None
         self.next_s = 0.0
 
-    def __enter__(self) -> BarDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the bar's line."""
         if self.bar is not None:
             self.bar.close()
-
-    def rest(self) -> None:
-        """Nothing: it holds no more than its line."""
 
     def show(self, event: events.Event) -> None:
         """Move the bar, or print a line above it."""

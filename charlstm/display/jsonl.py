@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from types import TracebackType
 from typing import Any, TextIO
 
 from charlstm import events
+from charlstm.display.base import Display
 
 EVERY_S = 1.0
 """Progress is told once in so many seconds."""
 
 
-class JsonDisplay:
+class JsonDisplay(Display):
     """Events as JSON lines."""
-
-    stream_preview = False
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.next_s = 0.0
-
-    def __enter__(self) -> JsonDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def rest(self) -> None:
-        """Nothing: it holds no terminal."""
 
     def show(self, event: events.Event) -> None:
         """Write the event as one line, unless it is told otherwise or too soon."""

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import TextIO
 
 from charlstm import events
 from charlstm.display import words
+from charlstm.display.base import Display
 
 FIRST_S, EVERY_S, SHARE = 0.5, 5.0, 0.05
 """The first progress line comes after so many seconds; then one every so many, or every twentieth of the time gone if that is more."""
 
 
-class LinesDisplay:
+class LinesDisplay(Display):
     """One line an interval, and one for each thing that happens."""
-
-    stream_preview = False
 
     def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
         self.stream, self.silent = stream, silent
         self.next_s = 0.0
-
-    def __enter__(self) -> LinesDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def rest(self) -> None:
-        """Nothing: it holds no terminal."""
 
     def show(self, event: events.Event) -> None:
         """Write the lines that the event is worth."""

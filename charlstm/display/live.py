@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from charlstm import events
 from charlstm.display import lines, screen, words
+from charlstm.display.base import Display
 from charlstm.display.standing import Standing
 
 MIN_FRAME_S = 0.1
@@ -25,7 +25,7 @@ DEFAULT_FOLDER = "checkpoints"
 """Where commands look for a run unless they are told another folder."""
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """The screen of a run in training. Draws on the given stream only, on the terminal's second screen, so that what was on the first
     is there again in the end, whatever the size of the window was meanwhile.
     """
@@ -40,23 +40,11 @@ class LiveDisplay:
         self.size = (0, 0)  # of the last frame; none while the screen is not open
         self.next_s = 0.0
 
-    def __enter__(self) -> LiveDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def rest(self) -> None:
-        """Give the terminal back; the next frame takes it again."""
-        self._close()
-
     def show(self, event: events.Event) -> None:
         """Take the event in, and draw a frame if one is due."""
         self.run.take(event)
         if isinstance(event, events.Finished):
-            self._close()
+            self.close()
             self._summarise(event)
         elif not isinstance(event, events.Started):  # a run may have nothing to do
             self._draw()
@@ -84,14 +72,16 @@ class LiveDisplay:
             frame += line.render(self.console)
         self.console.print(Segments(frame), end="", crop=False)
 
-    def _close(self) -> None:
-        """Give the terminal back."""
+    def close(self) -> None:
+        """Give the terminal back; a next frame would take it again."""
         if self.size == (0, 0):
             return
         self.size = (0, 0)
         self.console.control(Control(ControlType.HOME, ControlType.CLEAR))  # for terminals with one screen only
         self.console.set_alt_screen(False)
         self.console.show_cursor(True)
+
+    rest = close
 
     def _summarise(self, event: events.Finished) -> None:
         """How it ended, and what can be done next."""
