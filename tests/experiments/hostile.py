@@ -36,7 +36,7 @@ from charlstm.errors import CheckpointError
 from charlstm.settings import TrainConfig
 
 SLOW_S, HANGS_S, MUCH_MB = 2.0, 15.0, 300
-"""A command is slow by the time that it computes, which others on the machine don't change; and hangs if it is still there after so long."""
+"""A command that is slow by the clock is run again, because a busy machine is slow once and a hang is there again; after so long it is killed."""
 STRANGE: list[Any] = [
     None, True, -1, 0, 10**9, 10**30, 1e308, -0.0, "", "x" * 300, "\ud800", [], [[]], [1, "a"], {}, {"a": 1}, "../../etc/passwd", "\x1b[2J",
 ]  # fmt: skip
@@ -220,7 +220,8 @@ def command(words: list[str]) -> tuple[int, str]:
 
 
 def process(words: list[str]) -> tuple[int, str, float, float]:
-    """Run the program as a process: its status, what it complained of, the seconds that it computed and the most memory that it held, in MB."""
+    """Run the program as a process: its status, what it complained of, the seconds that it took and the most memory that it held, in MB."""
+    began = time.perf_counter()
     with tempfile.TemporaryFile() as err:
         child = subprocess.Popen(
             [sys.executable, "-m", "charlstm", *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err
@@ -231,7 +232,7 @@ def process(words: list[str]) -> tuple[int, str, float, float]:
         watch.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
         err.seek(0)
-        return child.returncode, err.read().decode(errors="replace"), used.ru_utime + used.ru_stime, megabytes(used)
+        return child.returncode, err.read().decode(errors="replace"), time.perf_counter() - began, megabytes(used)
 
 
 def main() -> None:
@@ -242,7 +243,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng, outcomes, broken, slowest = np.random.default_rng(options.seed), Counter[str](), [], 0.0
-    slowest_command = most_mb = 0.0
+    slowest_command, most_mb, again = 0.0, 0.0, list[float]()
     warnings.simplefilter("ignore", UserWarning)  # zipfile's, when it is made to write a name twice
     with tempfile.TemporaryDirectory(prefix="charlstm-") as name:
         folder = Path(name)
@@ -270,6 +271,9 @@ def main() -> None:
             if count < options.commands:
                 for words in (["info", str(bad)], ["sample", str(bad), "--length", "20", "--seed", "1"]):
                     status, complaint, seconds, mb = process(words)
+                    if seconds > SLOW_S:
+                        again.append(seconds)
+                        status, complaint, seconds, mb = process(words)
                     slowest_command, most_mb = max(slowest_command, seconds), max(most_mb, mb)
                     outcomes[f"{words[0]}: status {status}"] += 1
                     sentences = complaint.count("charlstm: ")
@@ -289,6 +293,8 @@ def main() -> None:
     print(
         f"the slowest took {slowest * 1000:.0f} ms to load, {slowest_command * 1000:.0f} ms as a command; {most_mb:.0f} MB at most"
     )
+    if again:
+        print(f"slow at first, so run again: {len(again)} commands, the slowest {max(again):.1f} s")
     print(f"{len(known)} of them were tricks that are known; {len(broken)} broke the promise")
     for count, what in broken[:20]:
         print(f"  file {count}: {what}")
