@@ -6,6 +6,7 @@ The numbers come from `tests/experiments/learn.py`; docs/quality.md has its tabl
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,28 @@ from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.parallel import Crew, parts_for
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
 
-SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
-"""Layers and cells, from the smallest model to the largest."""
+SIZES = (
+    (1, 64),
+    (1, 96),
+    (1, 128),
+    (1, 192),
+    (1, 256),
+    (1, 384),
+    (2, 256),
+    (2, 320),
+    (2, 384),
+    (2, 512),
+    (2, 768),
+    (2, 1024),
+)
+"""Layers and cells, from the least work to the most. A second layer pays where a text is read for long."""
+CELLS = tuple(sorted({cells for _, cells in SIZES}))
+"""Cells, for a number of layers that the user gave."""
 CHARS_PER_PARAMETER = 5.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 1.5
 """More parameters than this for each character of the text only learn it by heart."""
-DROPOUT = ((2.5, 0.0), (4.5, 0.25), (12.0, 0.4), (float("inf"), 0.5))
+DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5))
 """Dropout for so many passes at most, each counted as many times as the square root of the parameters that the model has for a character of
 the text: a small model of a long text can be read often and learns nothing by heart."""
 LOGITS = 1 << 24
@@ -73,11 +89,9 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
         return min(readable, by_time)
 
-    sizes = [
-        (layers, hidden)
-        for layers, hidden in SIZES
-        if wishes.get("layers", layers) == layers and wishes.get("hidden", hidden) == hidden
-    ] or [(wishes.get("layers", 1), wishes.get("hidden", defaults.hidden))]
+    ladder: Sequence[tuple[int, int]] = [(wishes["layers"], cells) for cells in CELLS] if "layers" in wishes else SIZES
+    sizes = [size for size in ladder if wishes.get("hidden", size[1]) == size[1]]
+    sizes = sizes or [(wishes.get("layers", 1), wishes["hidden"])]
     layers, hidden = sizes[0]
     for larger in sizes[1:]:
         size = weights(*larger, V)

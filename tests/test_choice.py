@@ -50,6 +50,12 @@ def test_what_the_user_gave_stands_and_is_not_said_to_be_chosen() -> None:
     assert not any(word in found.why for word in ("--hidden", "--dropout"))
 
 
+def test_a_number_of_layers_that_was_given_gets_cells_from_few_to_many() -> None:
+    few, many = (choose(10**7, 65, Budget(minutes=m), {"layers": 3}, 2).settings for m in (0.1, 100))
+    assert few["layers"] == many["layers"] == 3
+    assert few["hidden"] < many["hidden"]
+
+
 def test_steps_and_epochs_are_chosen_for_without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(choice, "speed")
     for budget in (Budget(steps=500), Budget(epochs=3.0)):
