@@ -5,6 +5,7 @@ The numbers come from `tests/experiments/learn.py`; docs/quality.md has its tabl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +18,12 @@ from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.parallel import Crew, parts_for
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
 
-SIZES = (
-    (1, 64),
-    (1, 96),
-    (1, 128),
-    (1, 192),
-    (1, 256),
-    (1, 384),
-    (2, 256),
-    (2, 320),
-    (2, 384),
-    (2, 512),
-    (2, 768),
-    (2, 1024),
-)
-"""Layers and cells, from the least work to the most. A second layer pays where a text is read for long."""
-CELLS = tuple(sorted({cells for _, cells in SIZES}))
-"""Cells, for a number of layers that the user gave."""
+SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
+"""Layers and cells, from the smallest model to the largest."""
+DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
+"""Two layers in place of one, for nearly the same work; they learn less by heart, and learn slower."""
+DEEPER_FROM = 5.0
+"""They are worth it from so many passes on, counted as for `DROPOUT`."""
 CHARS_PER_PARAMETER = 5.0
 """A model is worth its size if training reads so many characters for each of its parameters."""
 PARAMETERS_PER_CHAR = 1.5
@@ -89,7 +79,8 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
         return min(readable, by_time)
 
-    ladder: Sequence[tuple[int, int]] = [(wishes["layers"], cells) for cells in CELLS] if "layers" in wishes else SIZES
+    cells = sorted({cells for _, cells in SIZES})
+    ladder: Sequence[tuple[int, int]] = [(wishes["layers"], H) for H in cells] if "layers" in wishes else SIZES
     sizes = [size for size in ladder if wishes.get("hidden", size[1]) == size[1]]
     sizes = sizes or [(wishes.get("layers", 1), wishes["hidden"])]
     layers, hidden = sizes[0]
@@ -97,14 +88,20 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
         size = weights(*larger, V)
         if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
             layers, hidden = larger
+
+    def by_heart(layers: int, hidden: int) -> float:
+        """Passes over the text, each counted by the parameters that the model has for a character of it: see `DROPOUT`."""
+        return affordable(layers, hidden) / max(1, chars) * math.sqrt(weights(layers, hidden, V) / max(1, chars))
+
+    if not {"layers", "hidden"} & wishes.keys() and by_heart(layers, hidden) >= DEEPER_FROM:
+        layers, hidden = DEEPER.get((layers, hidden), (layers, hidden))
     passes = affordable(layers, hidden) / max(1, chars)
-    by_heart = passes * (weights(layers, hidden, V) / max(1, chars)) ** 0.5
     settings: dict[str, Any] = {
         "layers": layers,
         "hidden": hidden,
         "batch": batch,
         "seq": seq,
-        "dropout": next(share for limit, share in DROPOUT if by_heart <= limit),
+        "dropout": next(share for limit, share in DROPOUT if by_heart(layers, hidden) <= limit),
     }
     settings |= wishes
     open_ones = [name for name in ("hidden", "layers", "dropout") if name not in wishes and name in settings]

@@ -43,6 +43,20 @@ def test_a_text_that_is_read_often_gets_dropout_and_one_that_is_not_gets_none() 
     assert shares[-1] >= 0.3
 
 
+def test_a_text_that_is_read_for_long_gets_a_second_layer_unless_cells_or_layers_were_given() -> None:
+    assert choose(10**6, 65, Budget(minutes=20), {}, 2).settings["layers"] == 2
+    assert (
+        choose(10**7, 65, Budget(minutes=20), {}, 2).settings["layers"] == 1
+    )  # as much work, but new text all the time
+    for wish in ({"hidden": 384}, {"layers": 1}):
+        assert choose(10**6, 65, Budget(minutes=20), wish, 2).settings["layers"] == 1
+
+
+def test_two_layers_are_nearly_the_work_of_one() -> None:
+    for one, two in choice.DEEPER.items():
+        assert 0.9 < choice.work(*two, 65, 2048) / choice.work(*one, 65, 2048) < 1.3, one
+
+
 def test_what_the_user_gave_stands_and_is_not_said_to_be_chosen() -> None:
     found = choose(10**6, 65, Budget(minutes=5), {"hidden": 77, "dropout": 0.0}, 2)
     assert (found.settings["hidden"], found.settings["dropout"]) == (77, 0.0)
