@@ -85,21 +85,21 @@ class Lock:
 
 def writer_of(path: Path) -> str | None:
     """Who trains the run of this file at the moment, as in "process 4711 on host"; None if nobody does, or it can't be told."""
+    if fcntl is None:
+        return None
     try:
-        handle = os.open(_lock_of(path), os.O_RDONLY)
+        handle = os.open(_lock_of(path), os.O_RDONLY | os.O_NONBLOCK)  # a folder of strangers may have a pipe there
     except OSError:
         return None
     try:
-        fcntl.flock(
-            handle, fcntl.LOCK_SH | fcntl.LOCK_NB
-        )  # beside a writer it is refused; alone it ends with the handle
-        return None
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # refused beside a writer; else it ends with the handle
     except BlockingIOError:
         return _holder(handle)
-    except (OSError, AttributeError):  # a system, or a file system, that knows no locks
+    except OSError:  # a file system that knows no locks
         return None
     finally:
         os.close(handle)
+    return None
 
 
 def _lock_of(path: Path) -> Path:
