@@ -24,8 +24,8 @@ except ImportError:  # Windows has none: there two writers are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 
-PATIENCE_S = (0.02, 0.05, 0.1)
-"""A lock is tried for so long, because whoever asks about it (`writer_of`) has it for a moment."""
+PATIENCE_S = (0.0, 0.02, 0.05)
+"""A lock is tried after each of these waits, because whoever asks about it (`writer_of`) has it for a moment."""
 
 
 class Lock:
@@ -53,7 +53,7 @@ class Lock:
         if fcntl is None:
             return
         try:
-            taken = any(self._take(patience_s) for patience_s in PATIENCE_S)
+            taken = any(self._take(wait_s) for wait_s in PATIENCE_S)
         except OSError:
             return  # a file system that knows no locks
         if not taken:
@@ -64,11 +64,11 @@ class Lock:
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
-    def _take(self, patience_s: float) -> bool:
+    def _take(self, wait_s: float) -> bool:
+        time.sleep(wait_s)
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(patience_s)
             return False
         return True
 
