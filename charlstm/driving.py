@@ -73,7 +73,7 @@ def leaving_on_signals() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(SIGNALS[signal.Signals(number).name])
 
-    with _handlers_set(dict.fromkeys(("SIGTERM", "SIGHUP"), leave)):
+    with handlers_set(dict.fromkeys(("SIGTERM", "SIGHUP"), leave)):
         yield
 
 
@@ -102,12 +102,12 @@ def _signals_set(stop: Stop) -> Iterator[None]:
         stop.clock.go_on()
 
     own = {"SIGUSR1": save, "SIGCONT": go_on, "SIGTSTP": rest}
-    with _handlers_set(own | dict.fromkeys(SIGNALS, ask)):
+    with handlers_set(own | dict.fromkeys(SIGNALS, ask)):
         yield
 
 
 @contextmanager
-def _handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+def handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
     """While it lasts, these signals are handled so; those that the system does not have, or that are ignored (nohup), are left alone.
 
     Python looks for signals before it waits for a pipe or a key, and again when a signal interrupts the wait: one that comes in between would not be heard

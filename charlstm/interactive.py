@@ -6,14 +6,13 @@ It asks on a terminal only. From a pipe it answers each line in turn, so that a 
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from charlstm import api
+from charlstm import api, driving
 from charlstm.display.words import may_embolden, visible
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.render import can_show
@@ -87,11 +86,8 @@ def _typed() -> Iterator[str]:
 def _interrupts_noted() -> Iterator[list[int]]:
     """While it lasts, Ctrl-C is put down in the list: an exception could come where Python throws it away, in a finalizer."""
     noted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
-    try:
+    with driving.handlers_set({"SIGINT": lambda number, frame: noted.append(number)}):
         yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _tell(sentence: str) -> None:
