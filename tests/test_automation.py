@@ -83,8 +83,8 @@ def test_cron_trains_every_night_and_writes_every_morning(home: Path) -> None:
         assert texts[-1].count("\n") == 5
     assert 0 < steps[0] < steps[1], "each night goes on where the last one ended"
     assert len(set(texts)) == 2, "each morning has a text of its own"
-    (log,) = (home / "texts").glob("train-*.log")
-    assert re.fullmatch(r"train-[1-7]\.log", log.name)
+    (log,) = (home / "texts").glob("train.[0-9]")
+    assert re.fullmatch(r"train\.[1-7]", log.name)
     assert "resumed tweets" in log.read_text()
 
 
