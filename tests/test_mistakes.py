@@ -471,9 +471,7 @@ def test_the_script_draws_a_run_and_tells_where_it_broke() -> None:
     broken, whole = nan.Run(rows, 3, "gradient"), nan.Run(rows[:2], None, "")
     assert nan.last_steps([("a mistake", broken)], 1).endswith("| a mistake | 3 | 3 | 9 | **inf** | **nan** |")
     told = nan.row_of_table("a mistake", [broken, whole], 3)
-    assert told == (
-        "| a mistake | **NaN** at step 3 (1 of 2 seeds); first the gradient | 3.33 … 3.5 | 2 … 9 | 4 | 31 |"
-    )
+    assert told == ("| a mistake | **NaN** at 3 (1 of 2 seeds) | gradient | 3.33–3.5 | 2–9 | 4 | 31 |")
     drawn = nan.curves("a mistake", broken).splitlines()
     assert drawn[0] == "a mistake: NaN at step 3"
     assert len(drawn) == 3 + nan.PANEL_HEIGHT
