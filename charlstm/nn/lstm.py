@@ -169,21 +169,10 @@ class Tape:
         chunk = slice(start, start + length)
         gates, slopes, slope_c = self.gates[:, chunk], self.slopes[:, :length], self.slope_c[:length]
         steps = [
-            BackwardStep(
-                t=start + k,
-                f=gates[1, k],
-                slope_c=slope_c[k],
-                slope_if=slopes[:2, k],
-                slope_o=slopes[2, k],
-                slope_g=slopes[3, k],
-                dz_if=gates[:2, k],
-                dz_o=gates[2, k],
-                dz_g=gates[3, k],
-                dz=gates[:, k, None],
-            )
-            for k in reversed(range(length))
+            BackwardStep(start + k, z[1], slope_c[k], s[:2], s[2], s[3], z[:2], z[2], z[3], z[:, None])
+            for k, s, z in zip(range(length), slopes.swapaxes(0, 1), gates.swapaxes(0, 1), strict=True)
         ]
-        return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps)
+        return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps[::-1])
 
 
 def forward(
@@ -338,37 +327,3 @@ def in_pieces(a: Array, q: int) -> Array:
     """Cut the columns of a (4, M, H) into q pieces: a view (4, q, M, H/q)."""
     _, M, H = a.shape
     return a.reshape(4, M, q, H // q).swapaxes(1, 2)
-
-
-class Cell:
-    """One layer, one step at a time, for sampling: it owns its state, and makes weights and views once."""
-
-    def __init__(self, weights: Array, inputs: Array, h: Array, c: Array) -> None:
-        """Set up a layer that updates its state, h and c, in place.
-
-        Args:
-            weights: (4, K, H), the right operand of the product with the inputs, laid out by `by_gate`.
-            inputs: (N, K), read at every step; h is usually a part of it.
-            h: (N, H).
-            c: (N, H).
-        """
-        N, H = h.shape
-        self.inputs, self.h, self.c = inputs, h, c
-        self.weights = product_pieces(weights, N)
-        self.z = np.empty((4, N, H), h.dtype)
-        self.z_pieces = in_pieces(self.z, self.weights.shape[1])
-        self.half = h.dtype.type(0.5)
-        self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
-
-    def step(self, rest: Array) -> None:
-        """Apply the forward equations once; `rest` (4, N, H) is the part of z that is not inputs times weights."""
-        np.matmul(self.inputs, self.weights, out=self.z_pieces)
-        np.add(self.z, rest, out=self.z)
-        np.tanh(self.z, out=self.z)
-        np.multiply(self.ifo, self.half, out=self.ifo)
-        np.add(self.ifo, self.half, out=self.ifo)
-        np.multiply(self.c, self.f, out=self.c)
-        np.multiply(self.i, self.g, out=self.i)
-        np.add(self.c, self.i, out=self.c)
-        np.tanh(self.c, out=self.h)
-        np.multiply(self.h, self.o, out=self.h)
