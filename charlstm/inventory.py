@@ -12,6 +12,7 @@ import numpy as np
 from charlstm import checkpoint, keeping, runs, session
 from charlstm.checkpoint import Checkpoint, Glance
 from charlstm.errors import CheckpointError
+from charlstm.nn.model import parameter_count
 from charlstm.state import TrainState
 
 WORST = ("grad_norm", "cell_max", "weight_norm", "update_ratio", "saturated")
@@ -73,7 +74,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "step": found.step,
         "steps": found.plan.last,
         "chars_trained": found.step * config.batch * config.seq,
-        "parameters": sum(p.size for p in found.writer.params.values()),
+        "parameters": parameter_count(model),
         "memory_bytes": session.memory_bytes(state) if state else None,
         "hidden": model.hidden,
         "layers": model.layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,11 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         D = H
     top: dict[str, tuple[int, ...]] = {"out.P": (config.embedding, H)} if config.embedding else {"out.W": (V, H)}
     return result | top | {"out.b": (V,)}
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return how many numbers a model of this shape learns."""
+    return sum(math.prod(shape) for shape in shapes(config).values())
 
 
 def hidden_matrices(config: ModelConfig) -> list[str]:

@@ -150,7 +150,7 @@ def orthogonal(G: Array) -> Array:
     X = X / max(math.sqrt(_square(X)), 1e-30)
     for a, b, c in MUON_COEFFICIENTS:
         A = X @ X.T
-        B = A @ A.T  # A is symmetric, and BLAS needs only half the work for a product with the own transpose
+        B = A @ A.T  # A is symmetric, and BLAS does half the work in a product with its own transpose
         B *= c
         A *= b
         B += A
