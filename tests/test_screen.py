@@ -23,8 +23,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from charlstm import events
-from charlstm.display import cells, figures, open_display, screen
+from charlstm.display import cells, figures, screen
 from charlstm.display.live import LiveDisplay
+from charlstm.display.select import open_display
 from charlstm.display.standing import Standing
 from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments import screens
