@@ -9,6 +9,8 @@ from charlstm.display.words import Trend
 CURVE_POINTS = 600
 SMOOTH = 0.95
 MAX_SAMPLE = 4000
+SATURATED_SLACK = 0.01
+"""A change of the saturated share smaller than this is not a trend: the share is often near 0, where ratios mean little."""
 
 
 class Standing:
@@ -21,8 +23,7 @@ class Standing:
         self.smooth: float | None = None
         self.train_curve: list[tuple[float, float]] = []
         self.val_curve: list[tuple[float, float]] = []
-        self.gradient, self.cells, self.weights, self.update = Trend(), Trend(), Trend(), Trend()
-        self.saturated = Trend(slack=0.01)
+        self.trends = {q.field: Trend(SATURATED_SLACK if q.field == "saturated" else 0.0) for q in events.HEALTH}
         self.prompt = self.sample = ""
         self.message = ""
         self.trouble = False  # whether the message tells of any
@@ -62,14 +63,8 @@ class Standing:
         self.progress = event
         self.smooth = event.loss_nats if self.smooth is None else SMOOTH * self.smooth + (1 - SMOOTH) * event.loss_nats
         self.train_curve.append((event.step, self.smooth))
-        for trend, value in (
-            (self.gradient, event.grad_norm),
-            (self.cells, event.cell_max),
-            (self.weights, event.weight_norm),
-            (self.update, event.update_ratio),
-            (self.saturated, event.saturated),
-        ):
-            trend.add(value)
+        for field, trend in self.trends.items():
+            trend.add(getattr(event, field))
         if len(self.train_curve) > 2 * CURVE_POINTS:
             self.train_curve = curve.thin(self.train_curve, CURVE_POINTS)
 
@@ -104,10 +99,7 @@ class Standing:
         if p is None:
             return []
         clip = self.started.clip if self.started else 0.0
-        return [
-            ("gradient", f"{p.grad_norm:.2f}", "clipped" if 0 < clip < p.grad_norm else self.gradient.word()),
-            ("|c|", f"{p.cell_max:.0f}", self.cells.word()),
-            ("weights", f"{p.weight_norm:.0f}", self.weights.word()),
-            ("update", f"{p.update_ratio:.0e}", self.update.word()),
-            ("saturated", f"{p.saturated:.0%}", self.saturated.word()),
-        ]
+        words = {field: trend.word() for field, trend in self.trends.items()}
+        if 0 < clip < p.grad_norm:
+            words["grad_norm"] = "clipped"
+        return [(q.label, format(getattr(p, q.field), q.spec), words[q.field]) for q in events.HEALTH]
