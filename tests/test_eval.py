@@ -164,7 +164,7 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
     options = ("--hidden", 64, "--dropout", 0, "--batch", 4, "--seq", 16, "--lr", 0.01, "--preview-every", 0)
     result = charlstm("train", "noise.txt", "--steps", 4000, *options)
     assert result.status == 0
-    assert "nothing more to gain" in result.err
+    assert "stopped early" in result.err
     assert "overfits" in result.err
     assert "--dropout" in result.err
     told = json.loads(charlstm("info", "noise", "--json").out)

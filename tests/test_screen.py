@@ -361,7 +361,7 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
         "my run stopped by SIGINT after saving at step 5 in 1:05",
         "best held-out loss 1.500 nats (2.164 bits), 0.400 below the 5-gram's 1.900",
         "else where/my run.best.npz",
-        "note: step 2: the loss is no longer finite; went back to good weights, rate 0.005",
+        "note: step 2: the loss is no longer finite; restored the last good weights, rate 0.005",
         "note: hint",
     ):
         assert told in summary

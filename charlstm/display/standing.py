@@ -1,10 +1,10 @@
-"""Where a run stands, gathered from its events: all that a screen shows, and nothing of how it is shown."""
+"""The state of a run as a screen shows it, collected from events; it knows nothing of layout."""
 
 from __future__ import annotations
 
 from charlstm import events
 from charlstm.display import curve
-from charlstm.display.words import Trend
+from charlstm.display.words import Trend, unsaved
 
 CURVE_POINTS = 600
 SMOOTH = 0.95
@@ -14,7 +14,7 @@ SATURATED_SLACK = 0.01
 
 
 class Standing:
-    """Takes events in, and knows what they come to."""
+    """Everything that a screen shows of a run, updated event by event."""
 
     def __init__(self) -> None:
         self.started: events.Started | None = None
@@ -26,10 +26,10 @@ class Standing:
         self.trends = {q.field: Trend(SATURATED_SLACK if q.field == "saturated" else 0.0) for q in events.HEALTH}
         self.prompt = self.sample = ""
         self.message = ""
-        self.trouble = False  # whether the message tells of any
+        self.trouble = False  # whether the message reports any
 
     def take(self, event: events.Event) -> None:
-        """Take the next event in."""
+        """Update from the next event."""
         match event:
             case events.Started():
                 self.started = event
@@ -46,13 +46,13 @@ class Standing:
             case events.Planned():
                 self._say(event.note)
             case events.Unsaved():
-                self._say(f"not saved: {event.reason}; training goes on, and it is tried again", trouble=True)
+                self._say(unsaved(event.reason), trouble=True)
             case events.Saved() if self.message.startswith("not saved: "):
                 self._say(f"saved at step {event.step:,}")
             case events.Diverged():
                 self._say(f"step {event.step:,}: {event.reason}", trouble=True)
             case events.Recovered():
-                self.message += f"; went back to good weights, rate {event.lr:.3g}"
+                self.message += f"; restored the last good weights, rate {event.lr:.3g}"
             case _:
                 pass
 
@@ -70,7 +70,7 @@ class Standing:
 
     @property
     def val_nats(self) -> float | None:
-        """The last held-out loss, of an earlier sitting if there was none in this one."""
+        """The last held-out loss, from an earlier session if this one has none yet."""
         return self.evaluated.val_nats if self.evaluated else self.started.val_nats if self.started else None
 
     @property
@@ -80,11 +80,11 @@ class Standing:
 
     @property
     def judged_nats(self) -> float | None:
-        """What is read against the marks: the held-out loss, or that of training where there is none."""
+        """The loss to compare with the baselines: held out, or training if nothing is held out."""
         return self.smooth if self.val_nats is None else self.val_nats
 
     def marks(self) -> list[tuple[str, float | None]]:
-        """What a loss is read against, the hardest first; None for what is not known yet."""
+        """Return name and loss of the baselines, the hardest first; None if not known yet."""
         s, e = self.started, self.evaluated
         counting = f"{e.ngram_order}-gram" if e and e.ngram_order else "n-gram"
         return [
@@ -94,7 +94,7 @@ class Standing:
         ]
 
     def health(self) -> list[tuple[str, str, str]]:
-        """Name, number and word of everything that tells of trouble, and the rate."""
+        """Return label, value and trend of every health quantity."""
         p = self.progress
         if p is None:
             return []
