@@ -79,7 +79,7 @@ class Glance:
     @property
     def parameters(self) -> int:
         """How many numbers the model has."""
-        return sum(math.prod(shape) for shape in model.shapes(self.shape).values())
+        return model.parameter_count(self.shape)
 
 
 # -- save -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from charlstm.nn.config import embedding_for
+from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.parallel import Crew, parts_for
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
@@ -112,10 +113,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
 
 def parameters(layers: int, hidden: int, V: int) -> int:
     """How many numbers a model learns."""
-    E = embedding_for(V)
-    first = 4 * hidden * ((E or V) + hidden + 1)
-    top = E * (V + hidden) if E else V * hidden
-    return top + first + (layers - 1) * 4 * hidden * (2 * hidden + 1) + V
+    return parameter_count(ModelConfig(V, hidden, layers, embedding_for(V)))
 
 
 def weights(layers: int, hidden: int, V: int) -> int:

@@ -38,7 +38,7 @@ def drive(
     threads: int,
 ) -> int:
     """Drive a session through a display; returns the exit status."""
-    from charlstm.display import open_display  # `--help` does without
+    from charlstm.display.select import open_display  # `--help` does without
     from charlstm.events import Finished
 
     require("--threads", threads, 0, 1024)

@@ -6,7 +6,24 @@ The names of the fields are those of the JSON that programs read, so they are fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class HealthQuantity(NamedTuple):
+    """A quantity that tells of trouble in training; a field of `Progress` and a column of a run's history."""
+
+    field: str
+    label: str
+    spec: str  # format specification
+
+
+HEALTH = (
+    HealthQuantity("grad_norm", "gradient", ".2f"),
+    HealthQuantity("cell_max", "|c|", ".0f"),
+    HealthQuantity("weight_norm", "weights", ".0f"),
+    HealthQuantity("update_ratio", "update", ".0e"),
+    HealthQuantity("saturated", "saturated", ".0%"),
+)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ import numpy as np
 from charlstm import checkpoint, keeping, runs, session
 from charlstm.checkpoint import Checkpoint, Glance
 from charlstm.errors import CheckpointError
+from charlstm.events import HEALTH
+from charlstm.nn.model import parameter_count
 from charlstm.state import TrainState
-
-WORST = ("grad_norm", "cell_max", "weight_norm", "update_ratio", "saturated")
-"""Of the history's columns those that tell of trouble when they are high."""
 
 
 def describe(run: str | None, folder: Path) -> dict[str, Any]:
@@ -73,7 +72,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "step": found.step,
         "steps": found.plan.last,
         "chars_trained": found.step * config.batch * config.seq,
-        "parameters": sum(p.size for p in found.writer.params.values()),
+        "parameters": parameter_count(model),
         "memory_bytes": session.memory_bytes(state) if state else None,
         "hidden": model.hidden,
         "layers": model.layers,
@@ -90,7 +89,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "encoding": text.encoding,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
         "recoveries": state.guard.recoveries if state else None,
-        "worst": {name: max(getattr(point, name) for point in found.history) for name in WORST if found.history},
+        "worst": {q.field: max(getattr(point, q.field) for point in found.history) for q in HEALTH if found.history},
         "history": [vars(point) for point in found.history],
     }
 

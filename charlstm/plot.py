@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 from charlstm import api
 from charlstm.errors import UsageError
+from charlstm.events import HEALTH
 
 KINDS = (".png", ".svg")
-HEALTH = {"grad_norm": "gradient", "cell_max": "|c|", "weight_norm": "weights", "update_ratio": "update"}
 INCHES = (8.0, 6.0)
 
 
@@ -43,8 +43,9 @@ def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None
         losses.plot(*zip(*judged, strict=True), "o-", label="held out")
     losses.set_title(name, parse_math=False)
     losses.set_ylabel("nats a character")
-    for column, label in HEALTH.items():
-        health.plot(steps, [point[column] for point in history], label=label)
+    for q in HEALTH:
+        if q.field != "saturated":  # often 0, which a logarithmic axis can't show
+            health.plot(steps, [point[q.field] for point in history], label=q.label)
     health.set_yscale("log")
     health.set_xlabel("step")
     for axes in (losses, health):

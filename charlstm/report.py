@@ -14,16 +14,9 @@ from rich.text import Text
 from charlstm import api
 from charlstm.display import cells, curve, words
 from charlstm.display.jsonl import dump
+from charlstm.events import HEALTH
 from charlstm.settings import TrainConfig
 
-WORST = {
-    "grad_norm": ("gradient", "{:.2f}"),
-    "cell_max": ("|c|", "{:.0f}"),
-    "weight_norm": ("weights", "{:.0f}"),
-    "update_ratio": ("update", "{:.0e}"),
-    "saturated": ("saturated", "{:.0%}"),
-}
-"""The measures of health with their names and forms."""
 LABEL_COLUMNS, MOST_COLUMNS, CURVE_ROWS = 10, 110, 7
 
 
@@ -96,9 +89,9 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if f["history"]:
         told = ", ".join(
-            f"{name} {form.format(worst[key])} (step {worst['step']:,})"
-            for key, (name, form) in WORST.items()
-            for worst in [max(f["history"], key=lambda point: point[key])]
+            f"{q.label} {worst[q.field]:{q.spec}} (step {worst['step']:,})"
+            for q in HEALTH
+            for worst in [max(f["history"], key=lambda point: point[q.field])]
         )
         recovered = "" if f["recoveries"] is None else f", recoveries {f['recoveries']}"
         rows.append(("at worst", told + recovered))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from charlstm.errors import CharlstmError, PromptError, UsageError
-from charlstm.nn import choose, model, parallel
+from charlstm.nn import choose, parallel
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.stepper import Stepper
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
 from charlstm.vocabulary import Vocabulary, describe_some
@@ -97,7 +98,7 @@ def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
 def _generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator]) -> Iterator[list[str]]:
     n = len(rngs)
     vocabulary, characters = writer.vocabulary, writer.vocabulary.characters
-    model_step = model.Stepper(writer.params, writer.config, n).step
+    model_step = Stepper(writer.params, writer.config, n).step
     noise = _gumbel(rngs, len(vocabulary))
     endings = [_Ending(settings) for _ in range(n)]
     choice = (settings.temperature, settings.top_k, settings.top_p)

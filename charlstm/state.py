@@ -115,7 +115,7 @@ class TrainState:
     @property
     def parameters(self) -> int:
         """How many numbers are learned."""
-        return sum(p.size for p in self.params.values())
+        return model.parameter_count(self.shape)
 
     @property
     def memory_bytes(self) -> int:

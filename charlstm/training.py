@@ -22,7 +22,7 @@ from charlstm.evaluation import evaluate
 from charlstm.nn import model, optim, parallel
 from charlstm.nn.types import Arrays
 from charlstm.state import Point, TrainState
-from charlstm.workers import Team
+from charlstm.workers import Team, move_to_shared_memory
 
 RESET_CHARS = 2048
 """A stream of text starts from a zero state after so many characters at the latest, as a sample does: a state that is carried on and on
@@ -54,6 +54,7 @@ def train(
         DivergenceError: every recovery was spent. The state is then the last good one.
     """
     config = state.config
+    move_to_shared_memory(state.params)
     with (
         parallel.Crew(threads) as crew,
         Team(crew, state.params, state.shape, config.seq, config.batch, config.parts) as team,

@@ -76,11 +76,8 @@ class Team:
     """
 
     def __init__(self, crew: Crew, params: Arrays, config: ModelConfig, T: int, N: int, parts: int) -> None:
-        """For windows of T steps and N streams. The parameters are moved to shared memory, **in place** of the arrays in the dict."""
+        """Set up desks for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
         self.crew, self.slices = crew, split(N, parts)
-        for name, p in params.items():
-            params[name] = shared(p.shape, p.dtype)
-            params[name][...] = p
         sizes = [s.stop - s.start for s in self.slices]
         self.desks = [Desk(params, config, T, size, size / N) for size in sizes]
         self.workers: dict[int, _Worker] = {}
@@ -257,6 +254,13 @@ def _end(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def move_to_shared_memory(arrays: Arrays) -> None:
+    """Replace every array in the dict by a copy in shared memory, so that worker processes see what is written to it later."""
+    for name, a in arrays.items():
+        arrays[name] = shared(a.shape, a.dtype)
+        arrays[name][...] = a
 
 
 def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -18,7 +18,7 @@ import pytest
 import charlstm as package
 from charlstm import api, checkpoint, events
 from charlstm.errors import CheckpointError, CorpusError, LockedError, PromptError, SaveError, UsageError
-from charlstm.nn import model as network
+from charlstm.nn.stepper import Stepper
 from charlstm.settings import Budget, Habits, SampleConfig, TrainConfig
 from tests.conftest import ROOT, SMALL, VERSES, Result
 
@@ -145,7 +145,7 @@ def test_a_sample_is_refused_before_it_is_begun(model: api.Model) -> None:
 def step_by_step(model: api.Model, start: str, text: str) -> float:
     """What every character of the text surprised the model, one after the other, from a zero state."""
     writer = model.file.writer
-    step = network.Stepper(writer.params, writer.config, 1).step
+    step = Stepper(writer.params, writer.config, 1).step
     total, logits = 0.0, np.zeros(len(writer.vocabulary))
     for k, i in enumerate(writer.vocabulary.encode(start + text)):
         if k >= len(start):

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from charlstm import events
-from charlstm.display import choose_kind, curve, open_display, words
+from charlstm.display import curve, words
+from charlstm.display.select import choose_kind, open_display
 
 NASTY = "[bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eevil 漢字 e\u0301 \U0001f468\u200d\U0001f469\ttab\n"
 STARTED = events.Started(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from charlstm import checkpoint, evaluation, state, training
+from charlstm.nn.stepper import Stepper
 from charlstm.settings import TrainConfig
 from charlstm.vocabulary import Vocabulary
 from tests.conftest import SMALL, VERSES, Result
@@ -28,7 +29,7 @@ def by_hand(folder: Path, text: str, cold: int = 0) -> float:
     ids, total = writer.vocabulary.encode(text), 0.0
     for k in range(len(ids) - 1):
         if k == 0 or (cold and k % cold == 0):
-            stepper = evaluation.model.Stepper(writer.params, writer.config, 1)
+            stepper = Stepper(writer.params, writer.config, 1)
         logits = stepper.step(ids[k : k + 1])[:, 0].astype(float)
         total += math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[ids[k + 1]]
     return total / (len(ids) - 1)
@@ -163,7 +164,7 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
     options = ("--hidden", 64, "--dropout", 0, "--batch", 4, "--seq", 16, "--lr", 0.01, "--preview-every", 0)
     result = charlstm("train", "noise.txt", "--steps", 4000, *options)
     assert result.status == 0
-    assert "nothing more to gain" in result.err
+    assert "stopped early" in result.err
     assert "overfits" in result.err
     assert "--dropout" in result.err
     told = json.loads(charlstm("info", "noise", "--json").out)

@@ -198,7 +198,7 @@ def test_a_save_that_fails_later_on_is_told_at_once_and_the_first_one_stands(
     with faults.in_saves(fail):
         result = charlstm("train", text, "--steps", 30, "--save-every", 0, *SMALL)
     assert result.status == 1
-    assert "training goes on" in result.err
+    assert "training continues" in result.err
     assert "No space left on device" in result.sentence
     assert checkpoint.load_run(PATH).step == 0
 

@@ -70,7 +70,7 @@ def test_a_run_that_could_never_be_saved_ends_with_status_1_and_the_old_file(
     result = charlstm("train", text, "--steps", 30, *SMALL)
     assert result.status == 1
     assert "No space left on device" in result.err.splitlines()[-1]
-    assert "training goes on" in result.err
+    assert "training continues" in result.err
     assert checkpoint.load_run(Path("checkpoints/verses.npz")).step == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.nn.stepper import Stepper
 from tests import oracle
 from tests.gradient_check import check_all, check_whole
 
@@ -79,7 +80,7 @@ def test_sampling_one_character_at_a_time_equals_the_window(layers: int, embeddi
     config, params, ids, state, work = example(layers, embedding)
     expected, after = model.forward(params, config, ids[:-1], state, work)
     expected = expected.reshape(V, T, N).copy()
-    stepper = model.Stepper(params, config, N)
+    stepper = Stepper(params, config, N)
     for k, cell in enumerate(stepper.cells):
         cell.h[:], cell.c[:] = state.h[k], state.c[k]
     for t in range(T):

@@ -23,8 +23,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from charlstm import events
-from charlstm.display import cells, figures, open_display, screen
+from charlstm.display import cells, figures, screen
 from charlstm.display.live import LiveDisplay
+from charlstm.display.select import open_display
 from charlstm.display.standing import Standing
 from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments import screens
@@ -360,7 +361,7 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
         "my run stopped by SIGINT after saving at step 5 in 1:05",
         "best held-out loss 1.500 nats (2.164 bits), 0.400 below the 5-gram's 1.900",
         "else where/my run.best.npz",
-        "note: step 2: the loss is no longer finite; went back to good weights, rate 0.005",
+        "note: step 2: the loss is no longer finite; restored the last good weights, rate 0.005",
         "note: hint",
     ):
         assert told in summary

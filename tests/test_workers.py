@@ -17,7 +17,7 @@ from charlstm import workers
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.parallel import Crew
-from charlstm.workers import Team
+from charlstm.workers import Team, move_to_shared_memory
 
 V, H, L, T, N = 11, 8, 2, 5, 33
 CONFIG = ModelConfig(V, H, L, dropout=0.25)
@@ -34,6 +34,7 @@ def window() -> tuple[dict[str, np.ndarray], np.ndarray, model.State]:
 def compute(threads: int, parts: int, between: Callable[[Team], None] = lambda team: None) -> list[np.ndarray]:
     """Two windows in turn, with something done between them; everything that comes out of the second."""
     params, ids, state = window()
+    move_to_shared_memory(params)
     with Crew(threads) as crew, Team(crew, params, CONFIG, T, N, parts) as team:
         for k in range(2):
             loss, grads, after = team.loss_and_gradients(ids[:-1], ids[1:], state, [k + 7] * parts)

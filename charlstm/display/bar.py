@@ -1,4 +1,4 @@
-"""One tqdm line, for those who like their progress small."""
+"""A tqdm progress bar, the most compact display."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from charlstm.display.base import Display
 
 EVERY_S = 0.5
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
-"""Without tqdm's own time and pace, which would count the time in which the process was stopped."""
+"""Omits tqdm's own time and pace, which would include the time that the process was suspended."""
 
 
 class BarDisplay(Display):
-    """A bar of steps with the loss behind it; what is not progress is printed above."""
+    """A bar of steps, followed by the loss; all other events are printed above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -26,12 +26,12 @@ class BarDisplay(Display):
         self.next_s = 0.0
 
     def close(self) -> None:
-        """Leave the bar's line."""
+        """Close the bar and leave its line."""
         if self.bar is not None:
             self.bar.close()
 
     def show(self, event: events.Event) -> None:
-        """Move the bar, or print a line above it."""
+        """Update the bar, or print a line above it."""
         match event:
             case events.Started():
                 for line in lines.started(event):
@@ -61,7 +61,7 @@ class BarDisplay(Display):
                 self.val_nats = event.val_nats
             case events.Unsaved() if self.bar is not None:
                 self.bar.clear()
-                print(f"not saved: {event.reason}; training goes on, and it is tried again", file=self.stream)
+                print(words.unsaved(event.reason), file=self.stream)
             case events.Diverged() | events.Recovered() if self.bar is not None:
                 self.bar.clear()
                 print(f"step {event.step}: {event.name}", file=self.stream)

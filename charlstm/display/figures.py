@@ -1,4 +1,4 @@
-"""A number in large digits, and a scale with marks on it: what a loss looks like at a glance."""
+"""A number in large digits, a progress bar, and a scale with marks on it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LINE, GONE = "─", "━"
 
 
 def large(number: float | None) -> list[str]:
-    """A number with four digits, in rows of one width."""
+    """Draw a number with four digits, in rows of equal width."""
     told = "-" if number is None else f"{number:.3f}" if number < 10 else f"{number:.2f}"[:5]
     return [" ".join(DIGITS[c][row] for c in told) for row in range(DIGIT_ROWS)]
 
 
 def bar(share: float, columns: int) -> str:
-    """How much of a whole is done."""
+    """Draw a progress bar whose first `share` is done."""
     done = round(min(max(share, 0.0), 1.0) * columns)
     return GONE * done + LINE * (columns - done)
 
@@ -37,15 +37,15 @@ def bar(share: float, columns: int) -> str:
 def scale(
     columns: int, start: float, marks: Sequence[tuple[str, float]], pointers: Sequence[tuple[str, float]]
 ) -> tuple[str, str]:
-    """Two rows: names of marks, and a line from `start` on its left to 0 on its right with marks and pointers on it.
+    """Draw two rows: names of marks, and a line from `start` at the left to 0 at the right with marks and pointers on it.
 
-    The line is heavy up to the last pointer: the way that was gone.
+    The line is heavy up to the last pointer, which shows the progress made.
 
     Args:
-        columns: its width.
-        start: the value at its left end.
-        marks: name and value; where names have no room, those that come later are left out.
-        pointers: one character and a value; the last stands above the others.
+        columns: width of the rows.
+        start: value at the left end.
+        marks: name and value; if names collide, later ones are omitted.
+        pointers: one character and a value; later ones cover earlier ones.
     """
 
     def column(value: float) -> int:

@@ -1,7 +1,7 @@
-"""The Live screen as lines of styled text: where a run stands, laid out for any size, what matters most the largest.
+"""The Live screen as lines of styled text, laid out for any size, with what matters most the largest.
 
-Colours are those that the terminal has names for and that are legible on light and dark; nothing is told by colour alone, and none of
-them is bold, which some terminals show as another colour.
+It uses the terminal's named colours that are legible on both light and dark. No information is in colour alone, and coloured text is
+not bold, because some terminals change the colour of bold text.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from charlstm.display.standing import Standing
 TRAINING, HELD_OUT = "cyan", "magenta"
 TRAINING_POINTER, HELD_OUT_POINTER = "x", curve.MARK
 LARGE_ROWS, LARGE_COLUMNS, TWO_LARGE_COLUMNS, BITS_COLUMNS = 20, 60, 80, 100
-"""From this size on the loss is written large; both losses; and in bits too."""
+"""Minimum size for the loss in large digits; for both losses; for losses in bits."""
 CURVE_ROWS, WIDE_CURVE_ROWS, WIDE_COLUMNS = 20, 13, 120
-"""From this size on there is a curve; wide screens have the sample beside it, so it needs fewer rows there."""
+"""Minimum size for the curve; wide screens have the sample beside it, so they need fewer rows."""
 HEALTH_ROWS, SCALE_ROWS, MESSAGE_ROWS = 13, 9, 20
-"""From this height on there are health and scale, and a row is kept for messages; below, one of trouble takes
-the place of the title."""
+"""Minimum height for health, for the scale, and for a message row; below the latter, a message of trouble replaces the title."""
 LEAST_COLUMNS, HEALTH_COLUMNS = 30, 26
 CURSOR = "▌"
 
 
 def draw(run: Standing, width: int, height: int) -> list[Text]:
-    """Exactly `height` lines of at most `width` cells, of which two are the least."""
+    """Draw exactly `height` lines of at most `width` cells, or 2 if `width` is less."""
     lines = _lines(run, width, height)
     if width < LEAST_COLUMNS:
         for line in lines:
@@ -62,13 +61,13 @@ def _title(run: Standing, width: int) -> Text:
     name = cells.fit(s.run, width)
     about = (
         f"  {s.layers}x{s.hidden} LSTM, {words.count(s.parameters)} parameters, batch {s.batch} x {s.seq}, "
-        f"{words.count(s.chars)} characters, {s.vocabulary:,} different"
+        f"{words.count(s.chars)} characters, {s.vocabulary:,} distinct"
     )
     return Text.assemble((name, "bold"), (cells.fit(about, width - cells.width(name)), "dim"))
 
 
 def _losses(run: Standing, width: int) -> Text:
-    """The losses in one line, and how they stand to the hardest mark that is known."""
+    """Draw the losses in one line, compared with the hardest baseline that is known."""
     text = Text()
     losses = [loss[:3] for loss in _both(run)]
     for pointer, name, nats in [*losses, ("", "best", run.best_val_nats)]:
@@ -83,7 +82,7 @@ def _losses(run: Standing, width: int) -> Text:
 
 
 def _losses_large(run: Standing, width: int) -> list[Text]:
-    """The losses in large digits, and a table of what they are to be read against beside them."""
+    """Draw the losses in large digits, with a table of baselines beside them."""
     both = _both(run)
     shown = both if width >= TWO_LARGE_COLUMNS else both[-1:]
     lines = [Text() for _ in range(1 + figures.DIGIT_ROWS)]
@@ -106,7 +105,7 @@ def _losses_large(run: Standing, width: int) -> list[Text]:
 
 
 def _both(run: Standing) -> list[tuple[str, str, float | None, str]]:
-    """Pointer, name, value and style of the training loss and, where text is held out, its loss; last what is judged by."""
+    """Return pointer, name, value and style of the training loss and of the held-out loss, if any; the last one is compared."""
     losses = [(TRAINING_POINTER, "training", run.smooth, TRAINING)]
     if run.val_nats is not None:
         losses.append((HELD_OUT_POINTER, "held out", run.val_nats, HELD_OUT))
@@ -118,11 +117,11 @@ def _apart(nats: float, mark: float) -> str:
 
 
 def _scale(run: Standing, width: int) -> list[Text]:
-    """From chance to nothing left to learn, with the marks on the way and the losses as pointers."""
+    """Draw the scale from chance to zero, with the baselines as marks and the losses as pointers."""
     marks = [(name, nats) for name, nats in run.marks() if nats is not None]
     start = max((nats for _, nats in marks), default=1.0)
     pointers = [(pointer, nats) for pointer, _, nats, _ in _both(run) if nats is not None]
-    order = [*marks[:-2], *marks[-1:], *marks[-2:-1], ("0", 0.0)]  # chance is told before letters
+    order = [*marks[:-2], *marks[-1:], *marks[-2:-1], ("0", 0.0)]  # if both names do not fit, chance wins over letters
     names, line = figures.scale(width, start, order, pointers)
     drawn = Text(line)
     drawn.highlight_regex("[─┼]+", "dim")
@@ -141,13 +140,13 @@ def _time(run: Standing, width: int) -> Text:
             told += f"  {words.count(p.chars_per_s)} chars/s"
         if width >= TWO_LARGE_COLUMNS:
             told += f"  step {p.step:,}" + (f" of {p.steps:,}" if width >= BITS_COLUMNS and p.steps else "")
-            told += f", pass {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
+            told += f", epoch {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
     told = cells.fit(told, width)
     return Text.assemble(figures.bar(share, width - len(told) - 2), "  ", told)
 
 
 def _curve(run: Standing, width: int, rows: int) -> list[Text]:
-    """The curves, with health beside them."""
+    """Draw the curves, with health beside them."""
     room = width - HEALTH_COLUMNS
     drawn: list[Text] = []
     if len(run.train_curve) > 1:
@@ -160,7 +159,7 @@ def _curve(run: Standing, width: int, rows: int) -> list[Text]:
 
 
 def _health(run: Standing) -> list[Text]:
-    """A line each, of one width: name, number, and a word, which stands out where it is worth a look."""
+    """Draw the health quantities, one per line of equal width: name, number and trend, in bold if it may mean trouble."""
     lines = [
         Text.assemble(
             (f"{name:<9}", "dim"), f" {number:>6} ", (f"{word:<7}", "bold" if word in ("rising", "clipped") else "dim")
@@ -173,13 +172,13 @@ def _health(run: Standing) -> list[Text]:
 
 
 def _health_grid(run: Standing, width: int) -> list[Text]:
-    """The same in as few lines as the width allows."""
+    """Draw the health quantities in as few lines as the width allows."""
     columns, parts = max(1, width // HEALTH_COLUMNS), _health(run)
     return [Text("  ").join(parts[k : k + columns]) for k in range(0, len(parts), columns)]
 
 
 def _sample(run: Standing, width: int, rows: int) -> list[Text]:
-    """The end of the sample that fits, below a rule; the prompt is set off by a sign, so that it can be told without colour."""
+    """Draw as much of the end of the sample as fits, below a rule; a > marks the prompt."""
     if rows < 1:
         return []
     title = "── it writes "
@@ -194,7 +193,7 @@ def _sample(run: Standing, width: int, rows: int) -> list[Text]:
 
 
 def _beside(left: list[Text], width: int, right: list[Text]) -> list[Text]:
-    """Two columns, the left of so many cells. The sample stands on the right, where a line that a terminal makes shorter moves nothing."""
+    """Join two columns, the left `width` cells wide. The sample goes to the right, where a wrongly measured line shifts nothing."""
     lines = []
     for k in range(max(len(left), len(right))):
         line = left[k].copy() if k < len(left) else Text()

@@ -1,18 +1,20 @@
-"""Where a run stands, gathered from its events: all that a screen shows, and nothing of how it is shown."""
+"""The state of a run as a screen shows it, collected from events; it knows nothing of layout."""
 
 from __future__ import annotations
 
 from charlstm import events
 from charlstm.display import curve
-from charlstm.display.words import Trend
+from charlstm.display.words import Trend, unsaved
 
 CURVE_POINTS = 600
 SMOOTH = 0.95
 MAX_SAMPLE = 4000
+SATURATED_SLACK = 0.01
+"""A change of the saturated share smaller than this is not a trend: the share is often near 0, where ratios mean little."""
 
 
 class Standing:
-    """Takes events in, and knows what they come to."""
+    """Everything that a screen shows of a run, updated event by event."""
 
     def __init__(self) -> None:
         self.started: events.Started | None = None
@@ -21,14 +23,13 @@ class Standing:
         self.smooth: float | None = None
         self.train_curve: list[tuple[float, float]] = []
         self.val_curve: list[tuple[float, float]] = []
-        self.gradient, self.cells, self.weights, self.update = Trend(), Trend(), Trend(), Trend()
-        self.saturated = Trend(slack=0.01)
+        self.trends = {q.field: Trend(SATURATED_SLACK if q.field == "saturated" else 0.0) for q in events.HEALTH}
         self.prompt = self.sample = ""
         self.message = ""
-        self.trouble = False  # whether the message tells of any
+        self.trouble = False  # whether the message reports any
 
     def take(self, event: events.Event) -> None:
-        """Take the next event in."""
+        """Update from the next event."""
         match event:
             case events.Started():
                 self.started = event
@@ -45,13 +46,13 @@ class Standing:
             case events.Planned():
                 self._say(event.note)
             case events.Unsaved():
-                self._say(f"not saved: {event.reason}; training goes on, and it is tried again", trouble=True)
+                self._say(unsaved(event.reason), trouble=True)
             case events.Saved() if self.message.startswith("not saved: "):
                 self._say(f"saved at step {event.step:,}")
             case events.Diverged():
                 self._say(f"step {event.step:,}: {event.reason}", trouble=True)
             case events.Recovered():
-                self.message += f"; went back to good weights, rate {event.lr:.3g}"
+                self.message += f"; restored the last good weights, rate {event.lr:.3g}"
             case _:
                 pass
 
@@ -62,20 +63,14 @@ class Standing:
         self.progress = event
         self.smooth = event.loss_nats if self.smooth is None else SMOOTH * self.smooth + (1 - SMOOTH) * event.loss_nats
         self.train_curve.append((event.step, self.smooth))
-        for trend, value in (
-            (self.gradient, event.grad_norm),
-            (self.cells, event.cell_max),
-            (self.weights, event.weight_norm),
-            (self.update, event.update_ratio),
-            (self.saturated, event.saturated),
-        ):
-            trend.add(value)
+        for field, trend in self.trends.items():
+            trend.add(getattr(event, field))
         if len(self.train_curve) > 2 * CURVE_POINTS:
             self.train_curve = curve.thin(self.train_curve, CURVE_POINTS)
 
     @property
     def val_nats(self) -> float | None:
-        """The last held-out loss, of an earlier sitting if there was none in this one."""
+        """The last held-out loss, from an earlier session if this one has none yet."""
         return self.evaluated.val_nats if self.evaluated else self.started.val_nats if self.started else None
 
     @property
@@ -85,11 +80,11 @@ class Standing:
 
     @property
     def judged_nats(self) -> float | None:
-        """What is read against the marks: the held-out loss, or that of training where there is none."""
+        """The loss to compare with the baselines: held out, or training if nothing is held out."""
         return self.smooth if self.val_nats is None else self.val_nats
 
     def marks(self) -> list[tuple[str, float | None]]:
-        """What a loss is read against, the hardest first; None for what is not known yet."""
+        """Return name and loss of the baselines, the hardest first; None if not known yet."""
         s, e = self.started, self.evaluated
         counting = f"{e.ngram_order}-gram" if e and e.ngram_order else "n-gram"
         return [
@@ -99,15 +94,12 @@ class Standing:
         ]
 
     def health(self) -> list[tuple[str, str, str]]:
-        """Name, number and word of everything that tells of trouble, and the rate."""
+        """Return label, value and trend of every health quantity."""
         p = self.progress
         if p is None:
             return []
         clip = self.started.clip if self.started else 0.0
-        return [
-            ("gradient", f"{p.grad_norm:.2f}", "clipped" if 0 < clip < p.grad_norm else self.gradient.word()),
-            ("|c|", f"{p.cell_max:.0f}", self.cells.word()),
-            ("weights", f"{p.weight_norm:.0f}", self.weights.word()),
-            ("update", f"{p.update_ratio:.0e}", self.update.word()),
-            ("saturated", f"{p.saturated:.0%}", self.saturated.word()),
-        ]
+        words = {field: trend.word() for field, trend in self.trends.items()}
+        if 0 < clip < p.grad_norm:
+            words["grad_norm"] = "clipped"
+        return [(q.label, format(getattr(p, q.field), q.spec), words[q.field]) for q in events.HEALTH]

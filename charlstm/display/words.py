@@ -1,4 +1,4 @@
-"""Words and numbers that all displays share: durations, losses, text that can't drive a terminal."""
+"""Formatting shared by all displays: durations, losses, and text that cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ import unicodedata
 from typing import TextIO
 
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of what follows."""
+"""Characters that change the direction of the text after them."""
 
 
 def may_embolden(out: TextIO | None) -> bool:
-    """Whether a stream is a terminal that knows bold; NO_COLOR is about colour only, as Rich has it, too."""
+    """Return whether a stream is a terminal with bold text; NO_COLOR, as in Rich, concerns colour only."""
     return out is not None and out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 class Trend:
-    """Whether a number is steady, rising or falling: its quick running mean against its slow one."""
+    """Whether a number is steady, rising or falling, by comparing a fast running mean with a slow one."""
 
     def __init__(self, slack: float = 0.0) -> None:
-        self.slack = slack  # a difference too small to tell of
+        self.slack = slack  # the difference up to which it counts as steady
         self.quick = self.slow = 0.0
         self.seen = 0
 
     def add(self, value: float) -> None:
-        """Take the next value in."""
+        """Add the next value."""
         self.seen += 1
         self.quick += (value - self.quick) / min(self.seen, 20)
         self.slow += (value - self.slow) / min(self.seen, 400)
 
     def word(self) -> str:
-        """steady, rising or falling."""
+        """Return steady, rising or falling."""
         if self.quick > 1.25 * self.slow + self.slack:
             return "rising"
         return "falling" if self.slow > 1.25 * self.quick + self.slack else "steady"
 
 
 def duration(seconds: float | None) -> str:
-    """3:07 or 1:02:03; ? if it is not known."""
+    """Format as 3:07 or 1:02:03, or ? if unknown."""
     if seconds is None or not math.isfinite(seconds):
         return "?"
     minutes, s = divmod(round(seconds), 60)
@@ -47,7 +47,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(seconds: float) -> str:
-    """just now, 5 minutes ago, 1 hour ago, 12 days ago."""
+    """Format as just now, 5 minutes ago, 1 hour ago or 12 days ago."""
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= size:
             number = int(seconds // size)
@@ -56,7 +56,7 @@ def ago(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """850 bytes, 84 kB, 1.4 MB, 2.1 GB."""
+    """Format as 850 bytes, 84 kB, 1.4 MB or 2.1 GB."""
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= one:
             value = number / one
@@ -65,30 +65,35 @@ def size(number: float) -> str:
 
 
 def bits(nats: float) -> float:
-    """Nats as bits."""
+    """Convert nats to bits."""
     return nats / math.log(2)
 
 
 def nats(number: float | None) -> str:
-    """1.534, or - where there is none."""
+    """Format as 1.534, or - if there is none."""
     return "-" if number is None else f"{number:.3f}"
 
 
 def loss(nats: float | None) -> str:
-    """1.534 nats (2.213 bits)."""
+    """Format as 1.534 nats (2.213 bits), or - if there is none."""
     return "-" if nats is None else f"{nats:.3f} nats ({bits(nats):.3f} bits)"
 
 
 def against(nats: float | None, ngram_nats: float | None, order: int | None) -> str:
-    """How a loss stands to that of the best n-gram model."""
+    """Compare a loss with the n-gram baseline; empty if either is unknown."""
     if nats is None or ngram_nats is None:
         return ""
     side = "below" if nats < ngram_nats else "above"
     return f", {abs(nats - ngram_nats):.3f} {side} the {order}-gram's {ngram_nats:.3f}"
 
 
+def unsaved(reason: str) -> str:
+    """Report a failed save."""
+    return f"not saved: {reason}; training continues, and charlstm will retry"
+
+
 def count(number: float) -> str:
-    """950, 81k, 1.3M."""
+    """Format as 950, 81k or 1.3M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size:
             value = number / size
@@ -97,7 +102,7 @@ def count(number: float) -> str:
 
 
 def visible(text: str) -> str:
-    """Text in which no character can move, colour or ring a terminal: controls become pictures, direction marks their code."""
+    """Make control characters visible, so that none can move the cursor, change colours or ring: as pictures, or as their code."""
     return "".join(map(_visible, text))
 
 
@@ -115,6 +120,6 @@ def _visible(c: str) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """The beginning of a text as one line."""
+    """Cut a text to one line of at most `width` characters."""
     line = visible(text.strip().replace("\t", " ")).replace("\n", " | ")
     return line if len(line) <= width else line[: width - 3] + "..."

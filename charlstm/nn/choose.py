@@ -1,7 +1,7 @@
-"""From logits to the next character: temperature, top-k, top-p, and a draw by the Gumbel-max trick.
+"""Decoding, from logits to the next character: temperature, top-k, top-p, and sampling by the Gumbel-max trick.
 
-The largest of log p + G, with G independent standard Gumbel noise, is distributed as p (Gumbel 1954): so a draw needs neither
-probabilities nor their sum, and shifting or scaling the logits can't overflow.
+The argmax of log p + G, where G is independent standard Gumbel noise, has the distribution p (Gumbel 1954). Sampling therefore
+needs neither probabilities nor their sum, and cannot overflow.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import numpy as np
 from charlstm.nn.types import Array, Ids
 
 COLDEST = 1e-30
-"""Temperatures below this are taken for it, which leaves no choice to chance either, and can't overflow."""
+"""Lower temperatures, other than 0, are raised to this: it is cold enough to be greedy, and dividing by it cannot overflow."""
 
 
 def draw(logits: Array, noise: Array, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Ids:
-    """One id a column.
+    """Sample one id from each column of logits.
 
     Args:
         logits: (V, N).
-        noise: (V, N) standard Gumbel numbers, in float64.
-        temperature: logits are divided by it; 0 takes the largest one (the first of equals).
-        top_k: choose among exactly the k likeliest (of equals the first); 0 among all.
-        top_p: choose among the likeliest that together reach this probability (Holtzman et al. 2020), at least one; 1 among all.
+        noise: (V, N) standard Gumbel noise, float64.
+        temperature: divides the logits; 0 returns the argmax, the first one of equals.
+        top_k: keep exactly the k most likely ids, the first ones of equals; 0 keeps all.
+        top_p: keep the fewest most likely ids whose probabilities reach this sum (Holtzman et al. 2020), at least one; 1 keeps all.
 
     Returns:
         (N,) ids.
@@ -40,13 +40,13 @@ def draw(logits: Array, noise: Array, temperature: float, top_k: int = 0, top_p:
 
 
 def drop_unlikely(scores: Array, top_k: int, top_p: float) -> None:
-    """Set all scores (V, N) that top-k and then top-p leave out to -inf, **in place**."""
+    """Apply top-k, then top-p, to scores (V, N): set all others to -inf, **in place**."""
     order = np.argsort(-scores, axis=0, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=0)
     if 0 < top_k < len(ranked):
         ranked[top_k:] = -np.inf
     if top_p < 1:
-        p = np.exp(np.maximum(ranked - ranked[0], -700.0)) * np.isfinite(ranked)  # exp(-700) is still a normal number
+        p = np.exp(np.maximum(ranked - ranked[0], -700.0)) * np.isfinite(ranked)  # exp(-700) does not underflow
         p /= p.sum(axis=0)
         before = np.cumsum(p, axis=0) - p
         before[0] = 0

@@ -1,22 +1,22 @@
-"""What a model is, in five numbers; imports nothing, so that the command line can read the defaults before NumPy loads."""
+"""The five numbers that define a model; without NumPy, so that `--help` can read the defaults quickly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 EMBED_ABOVE = 192
-"""Vocabularies larger than this get an embedding; below it a one-hot product is the faster of the two."""
+"""Vocabularies larger than this get an embedding; up to this size a one-hot product is faster."""
 
 EMBEDDING_WIDTH = 96
-"""Width of that embedding."""
+"""E, the width of that embedding."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a model: a stack of LSTM layers with a softmax projection.
 
-    ``embedding`` is the width of the character embedding; 0 feeds characters as one-hot columns. ``dropout`` is the share of
-    each layer's outputs that is dropped while training; recurrent weights are dropped by what is above `model.RECURRENT_FROM`.
+    ``embedding`` is the width of the character embedding; 0 feeds one-hot characters. ``dropout`` is the dropout rate of each
+    layer's outputs in training; any excess over `model.RECURRENT_FROM` also applies to recurrent weights.
     """
 
     vocabulary: int
@@ -32,5 +32,5 @@ class ModelConfig:
 
 
 def embedding_for(vocabulary: int) -> int:
-    """The embedding width that suits a vocabulary of this size; 0 for none."""
+    """Return the embedding width for a vocabulary of this size; 0 means one-hot characters."""
     return EMBEDDING_WIDTH if vocabulary > EMBED_ABOVE else 0

@@ -1,6 +1,6 @@
-"""A window's streams in parts, so that all cores have work; and threads to do them.
+"""Data parallelism: how the streams of a batch are split into parts, and a pool of threads.
 
-How the streams are parted decides the rounding, so it is a setting of a run; how many threads or processes there are does not.
+The split determines the rounding, so it is a setting of the run. The number of threads or processes has no influence on the result.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import TypeVar
 import numpy as np
 
 MIN_STREAMS = 8
-"""A part is not worth a core with fewer streams than this."""
+"""Minimum number of streams in a part; with fewer, a second core does not pay off."""
 
 T = TypeVar("T")
 
 
 def parts_for(N: int, threads: int) -> int:
-    """How many parts suit N streams on so many cores."""
+    """Return the number of parts for N streams on this many threads."""
     return max(1, min(threads, N // MIN_STREAMS))
 
 
 def split(N: int, parts: int) -> list[slice]:
-    """N streams in parts that differ by one at most."""
+    """Split N streams into slices whose sizes differ by at most one."""
     edges = [N * k // parts for k in range(parts + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 @dataclass
 class Crew:
-    """Threads that work on the parts of one job at a time; close it, or use it as a context manager."""
+    """A pool of threads for one parallel job at a time; use it as a context manager."""
 
     threads: int
 
@@ -46,7 +46,7 @@ class Crew:
         self.pool.shutdown()
 
     def map(self, job: Callable[[int], T], parts: int) -> list[T]:
-        """Do job(0) … job(parts - 1) and return the results in this order; the caller's thread takes the first."""
+        """Run job(0) … job(parts - 1), the first in the calling thread, and return the results in this order."""
         if self.threads <= 1 or parts == 1:
             return [_without_warnings(job, k) for k in range(parts)]
         others = [self.pool.submit(_without_warnings, job, k) for k in range(1, parts)]
@@ -54,6 +54,6 @@ class Crew:
 
 
 def _without_warnings(job: Callable[[int], T], k: int) -> T:
-    """NumPy's error state belongs to a thread; overflow is looked for in the results, not warned of."""
+    """Run a job with NumPy's warnings off: callers check results for overflow, and the setting is per thread."""
     with np.errstate(all="ignore"):
         return job(k)
