@@ -59,7 +59,7 @@ class Lock:
         if not taken:
             holder = _holder(self.handle)
             self.release()
-            raise LockedError(f"{path} is being trained by {holder}: wait for it to finish, or choose another --name")
+            raise LockedError(f"{path} is being trained by {holder}: wait for it, or train under another --name")
         with contextlib.suppress(OSError):  # on a full disk the holder stays unknown, and the first save reports why
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
