@@ -1,4 +1,4 @@
-"""Tells whether this machine computes to the bit as another one did: the fingerprint of a small computation of the kind that training does."""
+"""Fingerprint of this machine's floating-point arithmetic, which tells whether a resumed run stays bit-identical."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from charlstm.nn.types import Array
 
 SHAPES = ((1024, 256, 32), (65, 256, 512), (128, 2048, 65), (128, 100, 5))
-"""Of products as in a step, out of a window and for the gradients: BLAS has other kernels for small ones, and cuts long sums in pieces."""
+"""(m, k, n) of products like those of a step, a window and the gradients.
+
+BLAS has other kernels for small products and splits long sums, so each kind is tested."""
 
 
 @cache
 def fingerprint() -> str:
-    """The hash of products, tanh, exp and sums in float32: the same where processor, NumPy and BLAS round alike."""
+    """Return a hash of float32 products, tanh, exp, sqrt and sums; equal where CPU, NumPy and BLAS round alike."""
     digest = hashlib.sha256()
     for m, k, n in SHAPES:
         a, b = _numbers(m, k), _numbers(k, n)
@@ -27,6 +29,6 @@ def fingerprint() -> str:
 
 
 def _numbers(rows: int, columns: int) -> Array:
-    """Small numbers that are the same everywhere, because nothing is rounded in making them."""
+    """Return small numbers, (rows, columns), that are exact in float32 and so the same on every machine."""
     places = np.arange(rows * columns, dtype=np.int64)
     return ((places * 7919 % 65521 - 32760) / 2**18).astype(np.float32).reshape(rows, columns)

@@ -1,8 +1,8 @@
-"""One self-contained .npz a run: saved so that no half of it can ever be seen, believed only after it was checked.
+"""Checkpoints: one self-contained .npz file per run, written atomically and validated on load.
 
-Every member is a plain array. ``meta`` is JSON (as bytes), ``vocabulary`` the code points, then ``param/NAME``; a run that can be
-resumed has ``slot/SLOT/NAME``, ``good/NAME``, ``state/h`` and ``state/c`` as well. Nothing is pickled or compressed, and nothing in it comes
-from a clock: the same state gives the same bytes.
+Every member is a plain array. ``meta`` is JSON (as bytes), ``vocabulary`` the code points and ``param/NAME`` the
+weights. A run that can be resumed also has ``slot/SLOT/NAME``, ``good/NAME``, ``state/h`` and ``state/c``. Nothing is
+pickled or compressed, and nothing comes from a clock: the same state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from charlstm.vocabulary import Vocabulary
 FORMAT = 1
 MAX_META_BYTES = 64 << 20
 KINDS = "fui"
-"""NumPy's letters for the dtypes that a member may have: floats and integers."""
+"""NumPy's kind codes of the dtypes that a member may have: floats and integers."""
 
 NAME = re.compile(r"\w+(/\w[\w.]*)*", re.ASCII)
-"""What a member may be called: no path that leads anywhere."""
+"""Pattern of valid member names, which excludes absolute paths and ".."."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What any checkpoint holds, whether it can be resumed or only sampled from."""
+    """Contents of a checkpoint, whether it can be resumed or only sampled from."""
 
     path: Path
     bytes: int
@@ -66,7 +66,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Glance:
-    """What a checkpoint says of itself; its arrays were not looked at."""
+    """Metadata of a checkpoint, read without its arrays."""
 
     path: Path
     bytes: int
@@ -78,7 +78,7 @@ class Glance:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
+        """Number of trainable parameters."""
         return model.parameter_count(self.shape)
 
 
@@ -86,7 +86,7 @@ class Glance:
 
 
 def save_run(path: Path, state: TrainState) -> None:
-    """Save everything that `resume` needs."""
+    """Save everything that `resume` needs; raises SaveError if the file can't be written."""
     arrays: Arrays = {f"slot/{name}": slot for name, slot in state.slots.items()}
     arrays |= {f"good/{name}": p for name, p in state.good.items()}
     arrays |= {"state/h": state.carried.h, "state/c": state.carried.c}
@@ -101,7 +101,7 @@ def save_run(path: Path, state: TrainState) -> None:
 
 
 def save_model(path: Path, state: TrainState, params: Arrays | None = None) -> None:
-    """Save what `sample` needs: the parameters as they are now, or others, without the means to go on training."""
+    """Save only what `sample` needs: the current parameters, or `params`, without optimizer and training state."""
     _save(path, state, None, {}, params)
 
 
@@ -128,12 +128,12 @@ def _save(
     members |= {f"param/{name}": p for name, p in (params or state.params).items()} | arrays
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise SaveError(f"{path} was not written: {name} holds a number that is not finite")
+            raise SaveError(f"{path} was not written: {name} contains a non-finite number")
     write_atomically(path, lambda file: _write_npz(file, members))
 
 
 def _write_npz(file: BinaryIO, members: dict[str, np.ndarray]) -> None:
-    """What `numpy.savez` writes, but for a NumPy before 2.0, which leaves the archive open where writing fails, and complains of it later."""
+    """Write an archive like `numpy.savez`, which before NumPy 2.0 leaves the archive open if writing fails."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in members.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -141,15 +141,15 @@ def _write_npz(file: BinaryIO, members: dict[str, np.ndarray]) -> None:
 
 
 def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], option: str = "--checkpoints") -> None:
-    """Write a file so that a reader, or a power cut, sees the old one or the new one and nothing between.
+    """Write a file atomically: readers see either the old file or the new one, even after a power cut.
 
     Args:
-        path: the file; what is there is replaced.
-        write: writes the content.
-        option: the one that names another place.
+        path: the file; replaced if it exists.
+        write: writes the contents.
+        option: the command-line option that sets another location, for the error message.
 
     Raises:
-        SaveError: says why; the old file is then as it was.
+        SaveError: says why; unless only the sync after the rename failed, the old file is unchanged.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -166,12 +166,12 @@ def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], optio
             raise
     except OSError as error:
         raise SaveError(
-            f"{path} can't be written: {error.strerror or error}; free it or name another place with {option}"
+            f"{path} can't be written: {error.strerror or error}; make room or choose another location with {option}"
         ) from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself last; some systems can't open folders, and do without."""
+    """Flush a folder to disk, so that a rename in it survives a power cut; not possible on Windows."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -185,10 +185,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint, of which only the model's own arrays are read.
+    """Read and validate a checkpoint, without the arrays that only `resume` needs.
 
     Raises:
-        CheckpointError: one sentence on what is wrong with the file.
+        CheckpointError: the file can't be read or is not a valid checkpoint.
     """
     with _complaining(path):
         meta, members = _read(path, wanted=("meta", "vocabulary", "param/"))
@@ -196,10 +196,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def glance(path: Path) -> Glance:
-    """Read what a checkpoint says of itself, which takes the same time whatever its size.
+    """Read the metadata of a checkpoint, which takes the same time whatever its size.
 
     Raises:
-        CheckpointError: one sentence on what is wrong with the file.
+        CheckpointError: the file can't be read or its metadata is not valid.
     """
     with _complaining(path):
         meta, _ = _read(path, wanted=("meta",))
@@ -215,18 +215,16 @@ def glance(path: Path) -> Glance:
 
 
 def load_run(path: Path) -> TrainState:
-    """Read and verify a run, to go on with it.
+    """Read and validate a run in order to continue it.
 
     Raises:
-        CheckpointError: one sentence on what is wrong with the file; also where it holds a model only.
+        CheckpointError: the file can't be read, is not a valid checkpoint, or contains only a model.
     """
     with _complaining(path):
         meta, members = _read(path)
         base, run = _checkpoint(path, meta, members), meta["run"]
         if run is None:
-            raise ValueError(
-                "it holds a model to sample from, without what 'resume' needs: resume its NAME.npz, not NAME.best.npz"
-            )
+            raise ValueError("it contains a model but no training state: resume its NAME.npz, not NAME.best.npz")
         shape = base.writer.config
         shapes = model.shapes(shape)
         slots = optim.slot_names(base.config.optimizer, shapes, model.hidden_matrices(shape))
@@ -256,7 +254,7 @@ def load_run(path: Path) -> TrainState:
 
 @contextlib.contextmanager
 def _complaining(path: Path) -> Iterator[None]:
-    """Turn whatever a bad file leads to into one sentence."""
+    """Turn any exception that a bad file causes into a CheckpointError of one sentence."""
     try:
         yield
     except CheckpointError:
@@ -264,9 +262,9 @@ def _complaining(path: Path) -> Iterator[None]:
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror or error}") from error
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is no checkpoint, or is damaged: {_one_line(error)}") from error
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {_one_line(error)}") from error
     except KeyError as error:
-        raise CheckpointError(f"{path} is damaged: {error} is missing in it") from error
+        raise CheckpointError(f"{path} is damaged: {error} is missing") from error
     except (
         ValueError,
         TypeError,
@@ -286,14 +284,14 @@ def _one_line(error: BaseException) -> str:
 
 
 def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The JSON of a file and those of its arrays whose names begin with one of `wanted`."""
+    """Return the metadata of a file, and those of its arrays whose names start with one of `wanted`."""
     members: dict[str, Array] = {}
     with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        size = os.fstat(file.fileno()).st_size  # of this file: the name may be another one's by now
+        size = os.fstat(file.fileno()).st_size  # of the open file: its name may refer to another by now
         listed = archive.infolist()
         names = [entry.filename for entry in listed]
         if len(set(names)) < len(names):
-            raise ValueError("two of its members have the same name")
+            raise ValueError("two members have the same name")
         if sum(entry.file_size for entry in listed) > size:
             raise ValueError("its members claim to be larger than the file")
         for entry in listed:
@@ -301,55 +299,55 @@ def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], 
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise ValueError(f"{name} is compressed, which charlstm never does")
             if name == entry.filename:
-                raise ValueError(f"{name[:80]!r} in it is not an array")
+                raise ValueError(f"its member {name[:80]!r} is not an array")
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name[:80]!r} in it is no name of an array")
+                raise ValueError(f"its member {name[:80]!r} has an invalid name")
             if name.startswith(wanted):
                 members[name] = _array(name, archive.read(entry))
     raw = members["meta"]
     if raw.dtype != np.uint8 or raw.ndim != 1 or raw.size > MAX_META_BYTES:
-        raise ValueError("its meta is not JSON bytes")
+        raise ValueError("its metadata is not JSON")
     meta = json.loads(raw.tobytes())
     if not isinstance(meta, dict):
-        raise ValueError("its meta is not a JSON object")
+        raise ValueError("its metadata is not a JSON object")
     if meta.get("format") != FORMAT:
-        raise ValueError(f"its format is {meta.get('format')!r} and this version reads {FORMAT}: get a newer charlstm")
+        raise ValueError(f"its format is {meta.get('format')!r} but this version reads only {FORMAT}: upgrade charlstm")
     return meta, members
 
 
 def _array(name: str, data: bytes) -> Array:
-    """The array in the bytes of a .npy file; its size is checked before it is believed."""
+    """Return the array in the bytes of a .npy file, whose size and type are checked first."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
         version
     )
     if read_header is None:
-        raise ValueError(f"{name} has the unknown array version {version}")
+        raise ValueError(f"{name} has an unknown .npy version {version}")
     try:
         shape, fortran, dtype = read_header(file)
-    except Exception as error:  # NumPy hands a strange one to Python's own parser, which has many ways to object
+    except Exception as error:  # NumPy evaluates the header as a Python literal, which can fail in many ways
         raise ValueError(f"the header of {name} can't be read") from error
     if dtype.kind not in KINDS or dtype.hasobject:
-        raise ValueError(f"{name} is of type {dtype}")
+        raise ValueError(f"{name} has the unsupported type {dtype}")
     offset = file.tell()
     if math.prod(shape) * dtype.itemsize != len(data) - offset:
         raise ValueError(
-            f"{name} has {len(data) - offset} bytes where its shape {shape} needs {math.prod(shape) * dtype.itemsize}"
+            f"{name} has {len(data) - offset} bytes, but its shape {shape} needs {math.prod(shape) * dtype.itemsize}"
         )
     flat = np.frombuffer(data, dtype, offset=offset)
     array = flat.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="), order="C")
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} holds a number that is not finite")
+        raise ValueError(f"{name} contains a non-finite number")
     return array
 
 
 def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> Checkpoint:
-    """Everything but the run's own arrays, checked against each other."""
+    """Build everything but the training state, and check that its members agree."""
     config, shape = _sizes(meta)
     points = members["vocabulary"]
     if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
-        raise ValueError(f"its vocabulary has shape {points.shape} where the model has {shape.vocabulary} characters")
+        raise ValueError(f"its vocabulary has shape {points.shape} but the model has {shape.vocabulary} characters")
     surrogate = (points >= 0xD800) & (points <= 0xDFFF)
     if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
         raise ValueError("its vocabulary is not an ordered set of characters")
@@ -369,26 +367,24 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
 
 
 def _sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
-    """Settings and sizes of the model, within their limits and in agreement."""
+    """Return the settings and the model's sizes, checked for their limits and against each other."""
     config = _build(TrainConfig, meta["config"], "config")
     shape = _build(ModelConfig, meta["model"], "model")
     if min(shape.vocabulary, shape.hidden, shape.layers, config.batch, config.seq) < 1 or not 0 <= shape.dropout < 1:
-        raise ValueError("its model has a size below 1 or an impossible dropout")
-    if (shape.hidden, shape.layers) != (config.hidden, config.layers):  # whose limits were checked
-        raise ValueError("the sizes of its model are not those of its settings")
+        raise ValueError("its model has a size below 1 or an invalid dropout")
+    if (shape.hidden, shape.layers) != (config.hidden, config.layers):  # `config` checked its own limits
+        raise ValueError("its model sizes differ from its settings")
     return config, shape
 
 
 def _take(members: dict[str, Array], prefix: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:
-    """The float32 arrays of one kind, exactly those that there must be and of the shapes they must have."""
+    """Return the float32 arrays under `prefix`, whose names and shapes must be exactly those of `shapes`."""
     found = {name.removeprefix(prefix): array for name, array in members.items() if name.startswith(prefix)}
     for name, shape in shapes.items():
         if name not in found:
             raise ValueError(f"{prefix}{name} is missing")
         if found[name].shape != shape or found[name].dtype != np.float32:
-            raise ValueError(
-                f"{prefix}{name} is {found[name].dtype} {found[name].shape} where float32 {shape} is needed"
-            )
+            raise ValueError(f"{prefix}{name} is {found[name].dtype} {found[name].shape} but must be float32 {shape}")
     if extra := found.keys() - shapes.keys():
         raise ValueError(f"{prefix}{min(extra)[:80]} does not belong to the model")
     return {name: found[name] for name in shapes}
@@ -401,16 +397,16 @@ def _generator(state: Any) -> np.random.Generator:
 
 
 def _build(cls: type[T], data: Any, what: str) -> T:
-    """A dataclass from JSON whose names and types must be exactly its own."""
+    """Build a dataclass from a JSON object, whose keys and types must match the fields exactly."""
     hints = typing.get_type_hints(cls)
     fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     if not isinstance(data, dict) or set(data) != set(fields):
-        raise ValueError(f"its {what} does not have exactly the fields {', '.join(fields)}")
+        raise ValueError(f"its {what} must have exactly the fields {', '.join(fields)}")
     return cls(**{name: _typed(hints[name], data[name], f"{what}.{name}") for name in fields})
 
 
 def _typed(hint: Any, value: Any, what: str) -> Any:
-    """A JSON value as the type it must have; an int will do for a float, a list for a tuple."""
+    """Return a JSON value if it has the type `hint`; an int is accepted for a float, a list for a tuple."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         hint, origin = str, None

@@ -1,6 +1,6 @@
-"""Model and schedule from a budget: what suits so much text, so much time and so fast a machine.
+"""Chooses model size and dropout from the text, the budget and the machine's speed.
 
-The numbers come from `tests/experiments/learn.py`; docs/quality.md has its tables.
+The constants come from `tests/experiments/learn.py`; docs/quality.md has the tables.
 """
 
 from __future__ import annotations
@@ -20,43 +20,45 @@ from charlstm.nn.parallel import Crew, parts_for
 from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
-"""Layers and cells, from the smallest model to the largest."""
+"""(layers, hidden) of the models to choose from, in ascending order of size."""
 DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
-"""Two layers in place of one, for nearly the same work; they learn less by heart, and learn slower."""
+"""Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
 DEEPER_FROM = 5.0
-"""They are worth it from so many passes on, counted as for `DROPOUT`."""
+"""Number of weighted epochs (see `DROPOUT`) from which a two-layer model is better."""
 CHARS_PER_PARAMETER = 5.0
-"""A model is worth its size if training reads so many characters for each of its parameters."""
+"""Characters that training must read per parameter for a larger model to be worth it."""
 PARAMETERS_PER_CHAR = 1.5
-"""More parameters than this for each character of the text only learn it by heart."""
+"""Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5))
-"""Dropout for so many passes at most, each counted as many times as the square root of the parameters that the model has for a character of
-the text: a small model of a long text can be read often and learns nothing by heart."""
+"""Pairs of (maximum weighted epochs, dropout rate), in ascending order.
+
+Weighted epochs are epochs * sqrt(parameters / characters of text): a small model can read a long text many times
+without memorizing it."""
 LOGITS = 1 << 24
-"""A window has no more logits than this, which a very large vocabulary would take a machine's memory for."""
+"""Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBE_S = 0.1
-"""How long the machine's speed is measured."""
+"""Duration of the speed measurement in seconds."""
 EFFICIENCY = 0.6
-"""What training reaches of that speed."""
+"""Fraction of the measured speed that training reaches."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings that suit a text and a budget, under the names of `TrainConfig`, and why, in words."""
+    """Settings chosen for a text and a budget, keyed as in `TrainConfig`, and a note that explains the choice."""
 
     settings: dict[str, Any]
     why: str
 
 
 def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: int) -> Choice:
-    """The settings that the user left open.
+    """Choose the settings that the user left open.
 
     Args:
-        chars: of the text to train on.
-        V: its vocabulary.
-        budget: minutes are measured with the machine's speed; steps and epochs need no measuring, so they give the same choice everywhere.
-        wishes: settings that the user gave; they stand.
-        threads: cores to use.
+        chars: length of the training text.
+        V: vocabulary size.
+        budget: if it is in steps or epochs, no speed is measured and the choice is the same on every machine.
+        wishes: settings given by the user, which are never changed.
+        threads: number of cores to use.
     """
     defaults = TrainConfig()
     batch, seq = wishes.get("batch", defaults.batch), wishes.get("seq", defaults.seq)
@@ -76,7 +78,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
     seconds = 60 * (budget.minutes or DEFAULT_MINUTES)
 
     def affordable(layers: int, hidden: int) -> float:
-        """Characters that training can read in the budget."""
+        """Return how many characters training can read within the budget."""
         by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
         return min(readable, by_time)
 
@@ -91,7 +93,7 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
             layers, hidden = larger
 
     def by_heart(layers: int, hidden: int) -> float:
-        """Passes over the text, each counted by the parameters that the model has for a character of it: see `DROPOUT`."""
+        """Return the number of weighted epochs within the budget: see `DROPOUT`."""
         return affordable(layers, hidden) / max(1, chars) * math.sqrt(weights(layers, hidden, V) / max(1, chars))
 
     if not {"layers", "hidden"} & wishes.keys() and by_heart(layers, hidden) >= DEEPER_FROM:
@@ -107,28 +109,29 @@ def choose(chars: int, V: int, budget: Budget, wishes: dict[str, Any], threads: 
     settings |= wishes
     open_ones = [name for name in ("hidden", "layers", "dropout") if name not in wishes and name in settings]
     chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)
-    for_what = "the text is read about " + (f"{passes:.0f} times" if passes >= 1.5 else f"{passes:.1f} times")
-    return Choice(settings, f"chosen for this budget, in which {for_what}: {chosen}" if open_ones else "")
+    for_what = "about " + (f"{passes:.0f} epochs" if passes >= 1.5 else f"{passes:.1f} epochs")
+    return Choice(settings, f"chosen for this budget ({for_what}): {chosen}" if open_ones else "")
 
 
 def parameters(layers: int, hidden: int, V: int) -> int:
-    """How many numbers a model learns."""
+    """Return the number of trainable parameters of a model."""
     return parameter_count(ModelConfig(V, hidden, layers, embedding_for(V)))
 
 
 def weights(layers: int, hidden: int, V: int) -> int:
-    """The parameters without the embedding's, of which a character touches one row."""
+    """Return the number of parameters without the embedding table, of which each character uses one row."""
     return parameters(layers, hidden, V) - V * embedding_for(V)
 
 
 def work(layers: int, hidden: int, V: int, window: int) -> float:
-    """Floating-point operations for each character that training reads.
+    """Return the floating-point operations per character that training reads.
 
-    Six for each weight that is multiplied with; and those by which Muon makes H x H matrices orthogonal once in a window of so many
-    characters: four gates, each with three products an iteration, two of them half ones.
+    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes H x H matrices
+    once per window of `window` characters: four gates, each with three products per iteration, two of them at half the
+    cost.
     """
     E = embedding_for(V)
-    one_hot = 0 if E else 2.0 * 4 * hidden * V  # its product with W is a lookup, but the gradient of W is one
+    one_hot = 0 if E else 2.0 * 4 * hidden * V  # forward is a lookup, but the gradient of W is a full product
     top = E * (V + hidden) if E else V * hidden
     matrices = 2 * layers - 1
     orthogonal = matrices * 4 * 4 * hidden**3 * len(MUON_COEFFICIENTS) / window
@@ -136,7 +139,7 @@ def work(layers: int, hidden: int, V: int, window: int) -> float:
 
 
 def speed(threads: int) -> float:
-    """Floating-point operations a second in products as training has them, on so many cores."""
+    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores."""
     rng = np.random.default_rng(0)
     left, right = rng.random((128, 256), np.float32), rng.random((256, 256), np.float32)
 

@@ -1,4 +1,4 @@
-"""The time that training takes, on a clock that stands still while the process is stopped; and what is asked of a run from outside."""
+"""A clock that excludes time spent suspended, and the requests that signals make of a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 
 class Clock:
-    """Seconds, counted up as `time.monotonic` does, but for those in which the process was stopped (Ctrl-Z, SIGSTOP).
+    """Seconds like those of `time.monotonic`, excluding time in which the process was suspended (Ctrl-Z, SIGSTOP).
 
-    A process can't know when it was stopped, only that it goes on: what has gone since the last reading is then left out. Whoever
-    trains reads the clock at every step, so no more than a part of a step is lost by it.
+    A process learns when it continues but not when it was suspended, so the time since the last reading is excluded.
+    Training reads the clock at every step, so this loses at most part of a step.
     """
 
     def __init__(self) -> None:
@@ -18,22 +18,22 @@ class Clock:
         self.left_out_s = 0.0
 
     def __call__(self) -> float:
-        """The time now."""
+        """Return the current time in seconds."""
         self.read_s = time.monotonic()
         return self.read_s - self.left_out_s
 
     def go_on(self) -> None:
-        """Leave out what has gone since the last reading; for when the process goes on after it was stopped (SIGCONT)."""
+        """Exclude the time since the last reading; call this when a suspended process continues (SIGCONT)."""
         before_s, self.read_s = self.read_s, time.monotonic()
         self.left_out_s += self.read_s - before_s
 
 
 @dataclass
 class Stop:
-    """Set from outside (a signal handler) to end training after the step in progress, or to save or rest then; and the clock, which it corrects."""
+    """Requests from outside (a signal handler): stop, save or suspend after the current step."""
 
     reason: str | None = None
-    save: bool = False
-    rest: bool = False  # whoever drives the run stops the process
-    clock: Clock = field(default_factory=Clock)
-    heard: bool = False  # whether there is a run yet that would end by it
+    save: bool = False  # save after the current step
+    rest: bool = False  # the driver of the run suspends the process
+    clock: Clock = field(default_factory=Clock)  # corrected when the process continues
+    heard: bool = False  # whether a run has begun that obeys these requests

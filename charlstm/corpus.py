@@ -1,4 +1,4 @@
-"""Texts: read and decode them or say what is wrong with them, give them a fingerprint, split them."""
+"""Texts: reads, decodes, fingerprints and splits them, and reports what is wrong with one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from charlstm.finding import BUILT_IN, STDIN, SUFFIX, default_name, find, shippe
 from charlstm.vocabulary import Vocabulary
 
 __all__ = ["BUILT_IN", "STDIN", "SUFFIX", "Corpus", "TextInfo", "default_name", "find", "read", "shipped"]
-"""Who reads a text finds it first, so both are had from here."""
+"""Callers that read a text find it first, so this module re-exports both."""
 
 CHUNK_BYTES = 1 << 18
 CODE_POINTS = 0x110000
 MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the next one, and so stands before it
+    (codecs.BOM_UTF32_LE, "utf-32"),  # must precede UTF-16 LE, whose BOM is a prefix of this one
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -35,26 +35,26 @@ LONGEST_MARK = 4
 
 @dataclass(frozen=True)
 class TextInfo:
-    """What identifies a text: where it came from, and the fingerprint of what was read."""
+    """Identity of a text: its sources, and the fingerprint of what was read."""
 
-    sources: tuple[str, ...]  # words for `find`: absolute paths, "-", or the name of the built-in text
+    sources: tuple[str, ...]  # arguments for `find`: absolute paths, "-", or the name of the built-in text
     encoding: str
     chars: int
-    sha256: str  # of the text as UTF-8, after decoding and line ends
+    sha256: str  # of the text as UTF-8, after decoding and newline conversion
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as ids, its vocabulary and its identity."""
+    """A text as ids, with its vocabulary and its identity."""
 
-    ids: NDArray[np.unsignedinteger[Any]]  # (chars,), one byte each where the vocabulary allows it
+    ids: NDArray[np.unsignedinteger[Any]]  # (chars,), one byte per id if the vocabulary is small enough
     vocabulary: Vocabulary
     info: TextInfo
 
     def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The text to train on, and its tail to validate on: views that do not touch.
+        """Return the training text and the held-out tail, as views that do not overlap.
 
-        The tail is empty where it would hold no pair of characters, or where too little would be left to train on.
+        The tail is empty if either part would have fewer than two characters.
         """
         cut = len(self.ids) - int(len(self.ids) * val_fraction)
         if len(self.ids) - cut < 2 or cut < 2:
@@ -62,7 +62,7 @@ class Corpus:
         return self.ids[:cut], self.ids[cut:]
 
     def begins_with(self, other: TextInfo) -> bool:
-        """Whether this text is that one with more behind it."""
+        """Return whether this text starts with the whole of another, as after appending to a file."""
         digest, points = hashlib.sha256(), np.array([ord(c) for c in self.vocabulary.characters], "<u4")
         for start in range(0, other.chars, CHUNK_BYTES):
             part = points[self.ids[start : min(start + CHUNK_BYTES, other.chars)]]
@@ -70,13 +70,13 @@ class Corpus:
         return digest.hexdigest() == other.sha256
 
     def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
-        """This text with the characters of another vocabulary beside its own; and, in words, how many of both there are."""
+        """Return this text with another vocabulary merged into its own, and a note on how many characters that knew."""
         both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
         ids, _ = both.translate(self.ids, self.vocabulary)
         new = len(both) - len(other)
         known = len(self.vocabulary) - new
-        note = f"it knows {known:,} of the text's {len(self.vocabulary):,} characters" + (
-            f", and rows were added for the {new:,} others" if new else ""
+        note = f"it knows {known:,} of the text's {len(self.vocabulary):,} distinct characters" + (
+            f", and the other {new:,} start untrained" if new else ""
         )
         return Corpus(ids, both, self.info), note
 
@@ -85,22 +85,20 @@ class Corpus:
 
 
 def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
-    """Read, decode and number the texts, in order, as one text.
+    """Read and decode texts, and join them in order into one.
 
-    A byte-order mark is dropped, CRLF and CR become LF; the mark of UTF-16 or UTF-32 names the encoding by itself. The bytes are read
-    once, in pieces, and never held whole; of a file that grows meanwhile, as far as it went in the beginning.
+    A BOM is removed, and CRLF and CR become LF. A BOM of UTF-16 or UTF-32 overrides an encoding of UTF-8. The bytes are
+    read once, in blocks, and are never all in memory. Of a file that grows meanwhile, only the original length is read.
 
     Raises:
         CorpusError: a text can't be read or decoded, is binary, or is too short to learn from.
     """
     try:
         codec = codecs.lookup(encoding)
-        b" ".decode(encoding, "ignore")  # LookupError for what is no text encoding, such as base64
-        codecs.getincrementaldecoder(encoding)  # LookupError where there is none
+        b" ".decode(encoding, "ignore")  # LookupError for a codec that is not a text encoding, such as base64
+        codecs.getincrementaldecoder(encoding)  # LookupError if the codec can't decode incrementally
     except (LookupError, ValueError) as error:
-        raise CorpusError(
-            f"--encoding {encoding!r} is unknown to Python: try utf-8, utf-16, cp1252 or latin-1"
-        ) from error
+        raise CorpusError(f"--encoding {encoding!r} is unknown: try utf-8, utf-16, cp1252 or latin-1") from error
     builder = _Builder()
     for source in sources:
         try:
@@ -108,13 +106,13 @@ def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
                 builder.add(piece)
         except UnicodeEncodeError as error:
             raise CorpusError(
-                f"{source} as {codec.name.upper()} holds U+{ord(error.object[error.start]):04X}, which is half a character: "
-                f"name another --encoding"
+                f"{source} as {codec.name.upper()} contains U+{ord(error.object[error.start]):04X}, half of a surrogate pair: "
+                f"try another --encoding"
             ) from error
     if builder.chars < 2:
-        what = "is empty" if builder.chars == 0 else "has one character only"
+        what = "is empty" if builder.chars == 0 else "has only one character"
         raise CorpusError(
-            f"{' + '.join(sources)} {what}: a text of at least 2 characters is needed, some thousands to learn from"
+            f"{' + '.join(sources)} {what}: give a text of at least 2 characters, or some thousands to learn from"
         )
     ids, vocabulary = builder.finish()
     info = TextInfo(tuple(map(_lasting, sources)), codec.name, builder.chars, builder.hash.hexdigest())
@@ -122,16 +120,16 @@ def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
 
 
 def _lasting(source: str) -> str:
-    """How a run remembers a text: by its path, but the built-in one by its name, because each install has it elsewhere."""
+    """Return how a run records a source: its path, or for the built-in text its name, as its path can change."""
     return BUILT_IN if source == str(shipped("corpora", BUILT_IN + SUFFIX)) else source
 
 
 class _Builder:
-    """Numbers characters in the order they are met, and in the order of their code points at the end."""
+    """Numbers characters in the order of their first appearance, and finally in the order of their code points."""
 
     def __init__(self) -> None:
-        self.met: list[int] = []  # code points, in the order they were met
-        self.number = np.full(CODE_POINTS, -1, np.int32)  # code point -> its place in `met`
+        self.met: list[int] = []  # code points, in order of first appearance
+        self.number = np.full(CODE_POINTS, -1, np.int32)  # code point -> index in `met`
         self.dtype: type[np.unsignedinteger[Any]] = np.uint8
         self.ids = bytearray()
         self.chars = 0
@@ -150,7 +148,7 @@ class _Builder:
         self.ids += self.number[points].astype(self.dtype).tobytes()
 
     def _widen(self) -> None:
-        """Move on to wider ids once the vocabulary has outgrown them."""
+        """Switch to a wider dtype once the vocabulary has outgrown the current one."""
         for dtype in (np.uint8, np.uint16, np.uint32):
             if len(self.met) <= np.iinfo(dtype).max + 1:
                 break
@@ -159,7 +157,7 @@ class _Builder:
             self.dtype = dtype
 
     def finish(self) -> tuple[NDArray[Any], Vocabulary]:
-        """The ids by code point, in the memory they were gathered in."""
+        """Return the ids in code point order, converted in place, and the vocabulary."""
         order = sorted(self.met)
         rank = {point: place for place, point in enumerate(order)}
         places = np.array([rank[point] for point in self.met], self.dtype)
@@ -171,7 +169,7 @@ class _Builder:
 
 
 def _pieces(source: str, encoding: str) -> Iterator[str]:
-    """The decoded text of a source, piece by piece, with LF line ends and no byte-order mark."""
+    """Yield the decoded text of a source in pieces, with LF line ends and without a BOM."""
     name = "standard input" if source == STDIN else source
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset, line, held, begins = 0, 1, b"", True
@@ -180,7 +178,7 @@ def _pieces(source: str, encoding: str) -> Iterator[str]:
             left = _bytes_left(file)
             while True:
                 block = file.read(min(left, CHUNK_BYTES if offset else max(CHUNK_BYTES, LONGEST_MARK)))
-                block = block or file.read(len(held[:1]))  # what has grown may have been cut inside a character
+                block = block or file.read(len(held[:1]))  # a file that grew may be cut inside a character
                 if offset == 0:
                     encoding = _marked(block) or encoding if encoding == "utf-8" else encoding
                     _refuse_binary(block, name, encoding)
@@ -189,7 +187,7 @@ def _pieces(source: str, encoding: str) -> Iterator[str]:
                     piece = decoder.decode(block, final=not block)
                 except UnicodeError as error:
                     raise _bad_bytes(error, held + block, offset - len(held), line, name, encoding) from error
-                held = decoder.getstate()[0]  # bytes that a split character left over
+                held = decoder.getstate()[0]  # bytes of a character that is split between blocks
                 offset, left = offset + len(block), max(0, left - len(block))
                 line += piece.count("\n")
                 if text := newlines.decode(piece, final=not block):
@@ -202,7 +200,7 @@ def _pieces(source: str, encoding: str) -> Iterator[str]:
 
 
 def _bytes_left(file: BinaryIO) -> int:
-    """How much of a file there is to read now; of what is no file, or does not know its size, as much as comes."""
+    """Return how many bytes to read: the rest of a file at its present size, or no limit if it has no size."""
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size:
         return max(0, status.st_size - file.tell())
@@ -210,12 +208,12 @@ def _bytes_left(file: BinaryIO) -> int:
 
 
 def _marked(head: bytes) -> str | None:
-    """The encoding whose mark a text begins with, if it is one that can't be UTF-8."""
+    """Return the encoding whose BOM a text starts with, or None; UTF-8 is not among them."""
     return next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
 
 
 def open_source(source: str) -> BinaryIO:
-    """The bytes of a file, or of standard input for ``-``.
+    """Open a file, or standard input for ``-``, in binary mode.
 
     Raises:
         CorpusError: standard input is closed.
@@ -229,14 +227,14 @@ def open_source(source: str) -> BinaryIO:
 
 
 def _refuse_binary(block: bytes, name: str, encoding: str) -> None:
-    """Tell a program, a picture or an archive from a text in another encoding."""
+    """Raise CorpusError for a program, image or archive, but not for a text in another encoding."""
     head = block[: 1 << 16]
     if encoding != "utf-8":
         return
     control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
     if suspicious and (not _decodes(head) or head.count(0) > len(head) // 4):
-        raise CorpusError(f"{name} is a binary file, not a text: give a plain text, or name its --encoding")
+        raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set --encoding")
 
 
 def _decodes(head: bytes) -> bool:
@@ -248,11 +246,11 @@ def _decodes(head: bytes) -> bool:
 
 
 def _bad_bytes(error: UnicodeError, data: bytes, start: int, line: int, name: str, encoding: str) -> CorpusError:
-    """The error for bytes that are not in the encoding: byte, line, offset in the file, and what to type instead."""
+    """Return the error for bytes that are invalid in the encoding: byte, line, offset, and another encoding to try."""
     at = error.start if isinstance(error, UnicodeDecodeError) else 0
     line += data[:at].count(b"\n")
     byte = f"byte 0x{data[at]:02X}" if at < len(data) else "the end"
     other = "cp1252" if encoding != "cp1252" else "latin-1"
     return CorpusError(
-        f"{name}, line {line}, offset {start + at}: {byte} is not {encoding.upper()}; if it is another encoding, name it: --encoding {other}"
+        f"{name}, line {line}, offset {start + at}: {byte} is not valid {encoding.upper()}: try --encoding {other}"
     )

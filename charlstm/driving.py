@@ -1,4 +1,4 @@
-"""A session driven through a display to its end, and what a signal asks of the program meanwhile."""
+"""Drives a session through a display to its end, and handles signals meanwhile."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
-"""The signals that end training after saving, and the exit status of each."""
+"""Signals that stop training after a save, and the exit status of each."""
 WAKE_S = 0.25
-"""A wait is interrupted so often, for the sake of a signal that came just before it."""
+"""Seconds between interruptions of a wait, so that a signal that came just before the wait is handled."""
 
 
 def need_stdout() -> None:
-    """Refuse to make what nobody could get."""
+    """Raise CharlstmError if standard output is closed, because the result would be lost."""
     if sys.stdout is None:
-        raise CharlstmError("standard output is closed: give it a file, a pipe or a terminal")
+        raise CharlstmError("standard output is closed: redirect it to a file, a pipe or a terminal")
 
 
 def drive(
@@ -37,8 +37,20 @@ def drive(
     preview_every: float,
     threads: int,
 ) -> int:
-    """Drive a session through a display; returns the exit status."""
-    from charlstm.display.select import open_display  # `--help` does without
+    """Drive a session through a display and return the exit status.
+
+    Args:
+        begin: starts the session and yields its events.
+        kind: the display.
+        save_every: seconds between saves.
+        preview_every: seconds between previews.
+        threads: number of threads; 0 for all cores.
+
+    Raises:
+        UsageError: `threads` is out of range.
+        CharlstmError: standard output is closed but needed, or the session fails.
+    """
+    from charlstm.display.select import open_display  # a late import keeps `--help` fast
     from charlstm.events import Finished
 
     require("--threads", threads, 0, 1024)
@@ -58,17 +70,17 @@ def drive(
                 stop.rest = False
                 display.rest()
                 _stop_process()
-            if display.gone and kind == "json":  # nobody reads what it was to tell
+            if display.gone and kind == "json":  # nobody reads the events any more
                 stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
-        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # as the system has it, so that a script can use it
+        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
     return SIGNALS.get(stop.reason or "", 0)
 
 
 @contextmanager
 def leaving_on_signals() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
+    """Within this context, SIGTERM and SIGHUP exit the program as Ctrl-C does, with cleanup and without a message."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(SIGNALS[signal.Signals(number).name])
@@ -79,9 +91,10 @@ def leaving_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _signals_set(stop: Stop) -> Iterator[None]:
-    """While it lasts, a signal asks training to end after its step, SIGUSR1 to save then; a second SIGINT ends it at once.
+    """Within this context, a signal asks training to stop after the current step; a second SIGINT exits at once.
 
-    As long as there is nothing to save, because the text is still being read, the first one ends it. SIGCONT corrects the clock.
+    While the text is still being read there is nothing to save, so the first signal exits. SIGUSR1 asks for a save,
+    SIGTSTP suspends the process, and SIGCONT corrects the clock.
     """
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -94,7 +107,7 @@ def _signals_set(stop: Stop) -> Iterator[None]:
         stop.save = True
 
     def rest(number: int, frame: FrameType | None) -> None:
-        stop.rest = stop.heard  # a display has the terminal then, and must give it back first
+        stop.rest = stop.heard  # the display must give the terminal back first
         if not stop.heard:
             _stop_process()
 
@@ -108,10 +121,11 @@ def _signals_set(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
-    """While it lasts, these signals are handled so; those that the system does not have, or that are ignored (nohup), are left alone.
+    """Within this context, use these signal handlers, given by signal name.
 
-    Python looks for signals before it waits for a pipe or a key, and again when a signal interrupts the wait: one that comes in between would not be heard
-    until there is something to read. So an alarm interrupts every wait before long.
+    Signals that the system does not have, or that are ignored (nohup), are left alone. Python checks for signals
+    before it waits for a pipe or a key, and again when a signal interrupts the wait; one that arrives in between would
+    be handled only when there is something to read. So an alarm interrupts every wait after at most `WAKE_S` seconds.
     """
     before: dict[int, Any] = {}
     for name, handler in handlers.items():
@@ -132,7 +146,7 @@ def handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]
 
 
 def _stop_process() -> None:
-    """Stop as SIGTSTP does where nobody handles it; returns when the process goes on."""
+    """Suspend the process as an unhandled SIGTSTP would; returns when the process continues."""
     handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTSTP)
     signal.signal(signal.SIGTSTP, handler)

@@ -1,4 +1,4 @@
-"""How good a model is on a text, and what chance and letter frequencies would give."""
+"""Evaluation: the loss of a model on a text, and the unigram baseline."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
 
 STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
-"""A text is read in so many streams at most, in windows of so many, each stream of at least so many characters."""
+"""Maximum number of streams, steps per window, and minimum number of characters per stream."""
 LOGITS = 1 << 24
-"""A window of a large vocabulary is made shorter, so that it has no more logits than this."""
+"""Maximum number of logits in a window; a large vocabulary gets shorter windows."""
 COUNT_CHARS = 1 << 18
-"""Characters are counted so many at a time."""
+"""Characters per block when counting."""
 
 
 def evaluate(
     params: Arrays, config: ModelConfig, ids: NDArray[Any], crew: parallel.Crew | None = None, parts: int = 1
 ) -> float:
-    """Mean loss in nats a character over a whole text (chars,), of which every character but the first is predicted once.
+    """Return the mean loss of a whole text, (chars,), in nats per character.
 
-    The text is read in parallel streams, each from a zero state of its own; nothing of a run is touched.
+    Every character but the first is predicted once. The text is read in parallel streams, each from a zero state; the
+    state of a run is not changed.
     """
     pairs = len(ids) - 1
     starts, length = streams_of(pairs)
@@ -41,14 +42,14 @@ def evaluate(
 
 
 def window_steps(config: ModelConfig) -> int:
-    """How many steps a window has."""
+    """Return the number of steps in a window."""
     return max(1, min(SEQ, LOGITS // (STREAMS * config.vocabulary)))
 
 
 def streams_of(pairs: int, cold: int = 0) -> tuple[NDArray[np.intp], int]:
-    """How a text of so many predictions is read: where its stretches start, and how long they are.
+    """Return where the stretches of a text with `pairs` predictions start, (stretches,), and their length.
 
-    There are `STREAMS` long stretches, fewer for a short text; or stretches of exactly `cold` characters.
+    There are at most `STREAMS` long stretches; with `cold`, there are stretches of exactly `cold` characters instead.
     """
     N = max(1, min(STREAMS, pairs // STREAM_CHARS))
     length = cold or math.ceil(pairs / N)
@@ -58,17 +59,19 @@ def streams_of(pairs: int, cold: int = 0) -> tuple[NDArray[np.intp], int]:
 def surprises(
     params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-    """Predict the characters after each place of some stretches of a text, `STREAMS` stretches at a time, each from a zero state.
+    """Compute the loss of each character in some stretches of a text, each read from a zero state.
+
+    `STREAMS` stretches are read at a time.
 
     Args:
-        params: the model's.
-        config: the model's.
-        ids: the text (chars,).
-        starts: where the stretches begin (stretches,).
-        length: of a stretch; the text may end sooner.
+        params: parameters of the model.
+        config: sizes of the model.
+        ids: the text, (chars,).
+        starts: where the stretches begin, (stretches,).
+        length: characters per stretch; the end of the text may cut it short.
 
     Yields:
-        the places of the characters that were predicted, and the surprise of each in nats; both (n,).
+        the positions of the predicted characters and the loss of each in nats, both (n,).
     """
     for first in range(0, len(starts), STREAMS):
         yield from _side_by_side(params, config, ids, starts[first : first + STREAMS], length)
@@ -90,13 +93,13 @@ def _side_by_side(
 
 
 def letters_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:
-    """Nats a character of `ids` under the letter frequencies of `train_ids`, each count raised by one."""
+    """Return the unigram baseline of `ids` in nats per character, from add-one smoothed counts of `train_ids`."""
     counts = _count(train_ids, V) + 1.0
     return float(-(_count(ids, V) / len(ids)) @ np.log(counts / counts.sum()))
 
 
 def _count(ids: NDArray[Any], V: int) -> NDArray[np.int64]:
-    """How often each id occurs; in pieces, because bincount makes eight bytes of every id."""
+    """Count each id, in blocks, because bincount converts every id to eight bytes."""
     total = np.zeros(V, np.int64)
     for start in range(0, len(ids), COUNT_CHARS):
         total += np.bincount(ids[start : start + COUNT_CHARS], minlength=V)

@@ -1,8 +1,9 @@
-"""Keeps divergence out: judges every step before it stands, by what is finite, by its size, and by the run's own recent past.
+"""Divergence detection: rejects a step that is non-finite, too large, or worse than the run's recent past.
 
-A loss that jumps is not yet a reason: the text may have become harder. So a step that looks bad is put to the test: had the last good
-weights done better on this very window? Only then, and only if it lasts or is extreme, the run has diverged. What it takes is known at
-every step, and the test is made when it is needed, so that watching costs next to nothing.
+A jump in the loss alone is not divergence: the text may have become harder. So the guard tests a suspicious step by
+asking whether the last good weights do better on the same window. Only if they do, and the gap persists or is extreme,
+has the run diverged. The metrics it checks at every step are already known, and the test runs only when needed, so the
+guard costs next to nothing.
 """
 
 from __future__ import annotations
@@ -13,61 +14,63 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 RECENT = 50
-"""Losses that make up the recent past; a snapshot may be taken once in so many steps."""
+"""Number of losses in the recent past, and minimum number of steps between snapshots."""
 MARGIN_NATS, MARGIN_SPREADS = 0.5, 6.0
-"""A loss looks bad above the level of the recent past by this much, and by so many median deviations."""
+"""A loss is suspicious if it exceeds the recent level by both this many nats and this many median deviations."""
 NOISE_NATS = 8.0
-"""The mean over n characters is known to this over sqrt(n) at best: all margins in nats are widened by so much."""
+"""Noise of a mean loss over n characters is taken as this many nats over sqrt(n); it widens all margins in nats."""
 WORSE_NATS = 0.25
-"""The good weights did better if they are below the loss by this much."""
+"""The good weights count as better if their loss is lower by more than this many nats."""
 EXTREME_NATS = 3.0
 PATIENCE = 5
-"""So many bad steps in a row are divergence, or one that is worse than the good weights by so much."""
+"""The run has diverged after `PATIENCE` consecutive bad steps, or after one that is `EXTREME_NATS` worse than the good
+weights."""
 SNAPSHOT_SLACK_NATS = 0.25
-"""A snapshot is good if the level is not worse than the best one by more than this."""
+"""A snapshot is taken only if the recent level is within this many nats of the best one."""
 LARGEST_UPDATE = 2.0
-"""A step may not change the weights by more than so many times their own norm."""
+"""Maximum norm of an update, as a multiple of the norm of the weights."""
 RECOVERY_LR = 0.1
-"""What the rate is multiplied with at each recovery; but the first may have been an accident, so after that one it comes back …"""
+"""Factor applied to the learning rate at each recovery."""
 HEALING_STEPS = 50
-"""… within so many steps."""
+"""Steps in which the rate returns to normal after the first recovery, whose cause may have been an accident; after a
+second recovery it stays low."""
 MAX_RECOVERIES = 8
 OVERFIT_NATS, UNDERFIT_NATS = 0.02, 0.02
-"""What the held-out loss must have risen above its best, or fallen over the last four evaluations, to be worth a word."""
+"""Minimum rise of the held-out loss above its best, or fall over the last four evaluations, to give advice."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured at every step."""
+    """Metrics of one training step."""
 
     loss_nats: float
     grad_norm: float  # before clipping
-    update_ratio: float  # norm of the change of the weights, in norms of the weights
+    update_ratio: float  # norm of the update divided by the norm of the weights
     weight_norm: float
     cell_max: float  # largest |c|
-    saturated: float  # share of gates within 1 % of their ends, at the window's last step
+    saturated: float  # fraction of gates within 1 % of their limits, at the window's last step
 
 
 def why_not_learned(steps: int, recoveries: int, update_ratio: float, saturated: float, dropout: float) -> str:
-    """What most likely kept a run from learning more than the letter frequencies, and what to change; plain words."""
+    """Explain the most likely reason why a run learned no more than character frequencies, and what to change."""
     if recoveries > 1:
-        return f"the rate had to be lowered {recoveries} times: take a lower --lr, and --clip 1"
+        return f"divergence lowered the learning rate {recoveries} times: try a lower --lr and --clip 1"
     if update_ratio < 1e-4:
-        return f"each step changed the weights by {update_ratio:.0e} of their size only: take a higher --lr or train longer"
+        return f"each step changed the weights by only {update_ratio:.0e} of their norm: try a higher --lr, or train longer"
     if saturated > 0.5:
-        return f"{saturated:.0%} of the gates are saturated and hardly learn: take a lower --lr"
+        return f"{saturated:.0%} of the gates are saturated and hardly learn: try a lower --lr"
     if dropout >= 0.7:
-        return f"dropout {dropout:g} leaves too little to learn from: take --dropout 0.3 or less"
-    return f"{steps:,} steps were too few for this text, or it holds no pattern beyond its letters: train longer"
+        return f"dropout {dropout:g} leaves too little signal to learn from: try --dropout 0.3 or less"
+    return f"{steps:,} steps were too few, or the text has no pattern beyond its character frequencies: train longer"
 
 
 def what_next(rows: Sequence[tuple[float, float | None]], dropout: float, name: str) -> str:
-    """Whether a run that learned learns by heart now, or was still getting better, and what to do; empty where neither is clear.
+    """Advise on a run that has learned: whether it overfits or was still improving; empty if neither is clear.
 
     Args:
-        rows: training loss and held-out loss of each evaluation.
-        dropout: the run's.
-        name: the run's.
+        rows: training loss and held-out loss of each evaluation, in nats per character.
+        dropout: dropout rate of the run.
+        name: name of the run.
     """
     judged = [(loss, val) for loss, val in rows if val is not None]
     if len(judged) < 4:
@@ -77,32 +80,32 @@ def what_next(rows: Sequence[tuple[float, float | None]], dropout: float, name: 
     if val > best + OVERFIT_NATS:
         more = min(0.6, dropout + 0.2)
         change = f"--dropout {more:g}" if more > dropout else "a smaller --hidden"
-        return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; take {change}"
+        return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; try {change}"
     if val == best and judged[-4][1] - val > UNDERFIT_NATS and dropout == 0:
-        return f"it was still getting better: 'charlstm resume {name} --minutes …' goes on"
+        return f"it was still improving: continue with 'charlstm resume {name} --minutes N'"
     return ""
 
 
 @dataclass
 class GuardRecord:
-    """What the guard must remember; part of a run's state, so that a resumed run is guarded as one that never stopped."""
+    """The guard's memory; saved with the run, so that a resumed run is guarded as if it had never stopped."""
 
     lr_scale: float = 1.0
     recoveries: int = 0
-    good_step: int = 0  # when the last good snapshot was taken
-    recent: list[float] = field(default_factory=list)  # losses of the last steps
-    level: float | None = None  # the first loss, then the lowest median of the recent past
-    spread: float = 0.0  # median deviation from it
-    bad: int = 0  # bad steps in a row
+    good_step: int = 0  # step of the last good snapshot
+    recent: list[float] = field(default_factory=list)  # losses of the most recent steps
+    level: float | None = None  # reference loss: the lowest recent median, raised where the text itself is harder
+    spread: float = 0.0  # median deviation of the recent losses from their median
+    bad: int = 0  # consecutive bad steps
 
     def judge(self, m: Measures, chars: int, excess: Callable[[], float]) -> str | None:
-        """Why a step must not stand; None if it may.
+        """Return why a step must be rejected, or None if it may be kept.
 
         Args:
-            m: what the step measured.
-            chars: characters that its loss is the mean of.
-            excess: computes by how many nats the weights are worse than the last good ones on the same window, both from a zero
-                state and without dropout; called only where it matters.
+            m: metrics of the step.
+            chars: number of characters that its loss is averaged over.
+            excess: returns how many nats per character the current weights are worse than the last good ones on the
+                same window, both from a zero state and without dropout; called only for a suspicious step.
         """
         for what, value in (
             ("loss", m.loss_nats),
@@ -114,13 +117,13 @@ class GuardRecord:
             if not math.isfinite(value):
                 return f"the {what} is no longer finite"
         if m.update_ratio > LARGEST_UPDATE:
-            return f"a step would have changed the weights by {m.update_ratio:.3g} times their own norm"
+            return f"a step would have changed the weights by {m.update_ratio:.3g} times their norm"
         noise = NOISE_NATS / math.sqrt(chars)
         if self.level is None or m.loss_nats <= self.level + max(MARGIN_NATS + noise, MARGIN_SPREADS * self.spread):
             self.bad = 0
             return None
         worse = excess()
-        if worse <= WORSE_NATS + noise:  # the text is hard here, for the good weights too
+        if worse <= WORSE_NATS + noise:  # the text itself is hard: the good weights do no better
             self.bad = 0
             self.level = max(self.level, statistics.median([*self.recent, m.loss_nats]))
             return None
@@ -130,7 +133,7 @@ class GuardRecord:
         return None
 
     def accept(self, m: Measures, step: int) -> bool:
-        """Take note of a step that stands; returns whether the weights are good enough for a snapshot now."""
+        """Record an accepted step; return whether the weights are good enough for a snapshot now."""
         self.recent = [*self.recent[-(RECENT - 1) :], m.loss_nats]
         if self.recoveries == 1:
             self.lr_scale = min(1.0, self.lr_scale + 1 / HEALING_STEPS)
@@ -147,7 +150,7 @@ class GuardRecord:
         return good
 
     def recover(self) -> bool:
-        """Lower the rate and forget the bad past; returns False once every recovery is spent."""
+        """Lower the learning rate and clear the recent losses; return False if no recoveries are left."""
         self.recent, self.bad = [], 0
         if self.recoveries >= MAX_RECOVERIES:
             return False

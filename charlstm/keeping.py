@@ -1,4 +1,4 @@
-"""A run's files: one writer at a time, saved as often as may be, and tried again where that fails."""
+"""The files of a run: a lock that keeps other writers out, and saves that are retried after a failure."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from charlstm.state import TrainState
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there two writers are not kept apart
+except ImportError:  # Windows has none, so concurrent writers are not detected there
     fcntl = None  # type: ignore[assignment]
 
 
 PATIENCE_S = (0.0, 0.02, 0.05)
-"""A lock is tried after each of these waits, because whoever asks about it (`writer_of`) has it for a moment."""
+"""Waits in seconds before each attempt to take a lock; `writer_of` holds it for a moment."""
 
 
 class Lock:
-    """The right to write a run; it ends with the process that holds it, however that ends.
+    """An exclusive lock on a run, released when the process that holds it exits, however it exits.
 
-    The system keeps it (flock), on network file systems too where these know it; the hidden file beside the run stays, and holds the
-    holder's number and host, for whoever comes second.
+    It uses flock, which also works on network file systems that support it. The hidden lock file beside the checkpoint
+    is never removed; it names the holder's process and host for error messages.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock of the run whose file this is.
+        """Lock the run whose checkpoint is `path`.
 
         Raises:
-            LockedError: another process has it.
+            LockedError: another process holds the lock.
             SaveError: the folder can't be written to.
         """
         self.handle = -1
@@ -48,19 +48,19 @@ class Lock:
             self.handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise SaveError(
-                f"{beside} can't be written: {error.strerror}; name another place with --checkpoints"
+                f"{beside} can't be written: {error.strerror}; choose another folder with --checkpoints"
             ) from error
         if fcntl is None:
             return
         try:
             taken = any(self._take(wait_s) for wait_s in PATIENCE_S)
         except OSError:
-            return  # a file system that knows no locks
+            return  # the file system does not support locks
         if not taken:
             holder = _holder(self.handle)
             self.release()
             raise LockedError(f"{path} is being trained by {holder}: wait for it, or train under another --name")
-        with contextlib.suppress(OSError):  # a full disk: who holds it can't be told, and the first save will say why
+        with contextlib.suppress(OSError):  # on a full disk the holder stays unknown, and the first save reports why
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
@@ -73,7 +73,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let others write the run."""
+        """Release the lock so that others can write the run."""
         if self.handle >= 0:
             os.close(self.handle)
             self.handle = -1
@@ -84,18 +84,18 @@ class Lock:
 
 
 def writer_of(path: Path) -> str | None:
-    """Who trains the run of this file at the moment, as in "process 4711 on host"; None if nobody does, or it can't be told."""
+    """Return who is training this run now, as in "process 4711 on host"; None if nobody is, or if it is unknown."""
     if fcntl is None:
         return None
     try:
-        handle = os.open(_lock_of(path), os.O_RDONLY | os.O_NONBLOCK)  # a folder of strangers may have a pipe there
+        handle = os.open(_lock_of(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name must not block
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # refused beside a writer; else it ends with the handle
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # fails beside a writer; else close releases it
     except BlockingIOError:
         return _holder(handle)
-    except OSError:  # a file system that knows no locks
+    except OSError:  # the file system does not support locks
         return None
     finally:
         os.close(handle)
@@ -112,39 +112,39 @@ def _holder(handle: int) -> str:
 
 @dataclass
 class Keeper:
-    """Saves a run. What could not be saved is said, kept in memory, and tried again the next time."""
+    """Saves a run and its best model. A failed save is reported as an event and retried at the next save."""
 
     name: str
     path: Path
     state: TrainState
-    failure: SaveError | None = None  # of the last attempt, until one succeeds
-    best: Arrays | None = None  # a best model that is not on disk yet
+    failure: SaveError | None = None  # error of the last attempt; None once one succeeds
+    best: Arrays | None = None  # the best model's weights, while they are not on disk
 
     @property
     def best_path(self) -> Path:
-        """Where the model of the lowest validation loss is kept."""
+        """Path of the checkpoint with the lowest held-out loss."""
         return self.path.with_name(self.name + BEST_SUFFIX)
 
     def clean_up(self) -> None:
-        """Remove what a process that was killed while saving left behind; only the lock's holder may."""
+        """Remove temporary files of a process that was killed while saving; only the lock's holder may call this."""
         for path in (self.path, self.best_path):
             for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 with contextlib.suppress(OSError):
                     left.unlink()
 
     def drop_best(self) -> None:
-        """Remove a best model that is not this run's: of the run that it overwrote, which stays whole until this one is on disk.
+        """Remove the best model of the run that this one overwrote; called once this run is on disk.
 
         Raises:
-            SaveError: it can't be removed.
+            SaveError: the file can't be removed.
         """
         try:
             self.best_path.unlink(missing_ok=True)
         except OSError as error:
-            raise SaveError(f"{self.best_path} can't be removed: {error.strerror}; remove it yourself") from error
+            raise SaveError(f"{self.best_path} can't be removed: {error.strerror}; delete it by hand") from error
 
     def save(self, place: dict[str, Any]) -> Iterator[events.Event]:
-        """Save the run, and a best model that waits; `place` is where the run stands."""
+        """Save the run, and a best model that is not on disk yet; `place` is the position in the run, for events."""
         try:
             checkpoint.save_run(self.path, self.state)
             yield events.Saved(**place, path=str(self.path), best=False)
@@ -157,7 +157,7 @@ class Keeper:
             yield self._failed(error, place)
 
     def save_best(self, place: dict[str, Any]) -> Iterator[events.Event]:
-        """Save the model as it is now, which is the best so far."""
+        """Save the current model as the best so far; if that fails, keep a copy to save later."""
         try:
             checkpoint.save_model(self.best_path, self.state)
             self.best = None

@@ -1,9 +1,11 @@
-"""How well counting does: n-gram models with interpolated Kneser-Ney smoothing, as a mark to hold a loss against.
+"""N-gram baseline for a model's loss: interpolated Kneser-Ney smoothing.
 
-P_n(c | context) = max(count(context c) - D_n, 0) / count(context) + D_n types(context) / count(context) * P_{n-1}(c | shorter context)
+P_n(c | context) = max(count(context c) - D_n, 0) / count(context)
+                 + D_n types(context) / count(context) * P_{n-1}(c | shorter context)
 
-where below the highest order an n-gram's count is that of the different characters it was seen after, not that of its occurrences
-(Kneser & Ney 1995; Chen & Goodman 1999, eq. 23), and D_n = n1 / (n1 + 2 n2) from the numbers of n-grams counted once and twice.
+Below the highest order, an n-gram's count is the number of distinct characters that it follows, not of its occurrences
+(Kneser & Ney 1995; Chen & Goodman 1999, eq. 23). D_n = n1 / (n1 + 2 n2), where n1 and n2 are the numbers of n-grams
+counted once and twice.
 """
 
 from __future__ import annotations
@@ -15,43 +17,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 ORDERS = 6
-"""n goes from 1 to this."""
+"""Highest n; the lower ones are tried too."""
 TRAIN_CHARS, VAL_CHARS = 1 << 20, 1 << 18
-"""While training so many characters are counted at most, those nearest to the held-out text, and so many of that are predicted: it
-takes about a second."""
+"""Maximum number of characters counted (those nearest to the held-out text) and predicted during training.
+
+This takes about a second."""
 
 BYTES_PER_CHAR = 110
-"""Most of what is held while counting, for each character counted."""
+"""Peak memory in bytes per counted character."""
 
 Ranks = NDArray[np.int64]
-"""For each place in a text the rank of the n-gram that ends there among all n-grams counted; -1 for one that was not."""
+"""For each position in a text, the rank of the n-gram that ends there among all counted n-grams; -1 if not counted."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The best of the n-gram models on a text."""
+    """The best n-gram model on a text."""
 
     order: int
-    nats: float
-    all_nats: tuple[float, ...]  # of order 1, 2, …
+    nats: float  # per character, of the best order
+    all_nats: tuple[float, ...]  # per character, of orders 1, 2, …
     chars: int  # counted
-    whole: bool  # whether that was the whole text
+    whole: bool  # whether the whole text was counted
 
 
 def best(train_ids: NDArray[Any], ids: NDArray[Any], V: int, limit: bool = True) -> Mark | None:
-    """Count a text (chars,) and predict another, each character but the first few from those before it; None if that can't be done.
+    """Count n-grams in one text and predict another; return the best order, or None if a text is too short.
 
     Args:
-        train_ids: the text to count.
-        ids: the text to predict.
-        V: size of the vocabulary.
-        limit: count and predict no more than `TRAIN_CHARS` and `VAL_CHARS`.
+        train_ids: text to count, (chars,).
+        ids: text to predict, (chars,).
+        V: vocabulary size.
+        limit: count and predict at most `TRAIN_CHARS` and `VAL_CHARS`.
     """
     counted = train_ids[-TRAIN_CHARS:] if limit else train_ids
     predicted = ids[:VAL_CHARS] if limit else ids
     if len(counted) < 2 * ORDERS or len(predicted) < 2:
         return None
-    # The text before the held-out one is its context, so that its first characters are predicted as any others.
+    # The counted text ends where the other begins, so its end is the context of the first characters there.
     lead = counted[-ORDERS:]
     nats = _kneser_ney(counted, np.concatenate([lead, predicted]), V)[:, len(lead) :]
     means = tuple(float(row.mean()) for row in nats)
@@ -60,15 +63,15 @@ def best(train_ids: NDArray[Any], ids: NDArray[Any], V: int, limit: bool = True)
 
 
 def memory_bytes(train_chars: int) -> int:
-    """What `best` takes while it works on a text of so many characters."""
+    """Return the peak memory of `best` in bytes, for a training text of this many characters."""
     return BYTES_PER_CHAR * min(train_chars, TRAIN_CHARS)
 
 
 def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.float64]:
-    """Surprise in nats of every character of a text: (ORDERS, chars), a row for each order."""
+    """Return the negative log-likelihood of every character in nats, (ORDERS, chars)."""
     surprise = np.empty((ORDERS, len(text)))
-    lower = np.full(len(text), 1 / V)  # P of the order below: with continuation counts from order 1 on
-    # Ranks of the contexts: at first all are the empty one.
+    lower = np.full(len(text), 1 / V)  # P of the order below, with continuation counts from order 1 on
+    # Ranks of the contexts; at order 1 every context is empty.
     ours, theirs = np.zeros(len(train), np.int64), np.zeros(len(text), np.int64)
     places, counts, ranks, found = _count(train, text, ours, theirs, V)
     for n in range(1, ORDERS + 1):
@@ -76,10 +79,10 @@ def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.f
         surprise[n - 1] = -np.log(_smooth(counts, contexts, found, theirs, lower))
         if n == ORDERS:
             break
-        # The n-grams that end one place further left are the contexts of the next order.
+        # In the next order, the n-gram that ends before a character is its context.
         next_ours, next_theirs = _shift(ranks), _shift(found)
         more = _count(train, text, next_ours, next_theirs, V)
-        before = np.bincount(ranks[more[0]], minlength=len(counts))  # different characters that each n-gram follows
+        before = np.bincount(ranks[more[0]], minlength=len(counts))  # distinct characters that each n-gram follows
         lower = _smooth(np.maximum(before, 1), contexts, found, theirs, lower)
         ours, theirs = next_ours, next_theirs
         places, counts, ranks, found = more
@@ -89,10 +92,11 @@ def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.f
 def _count(
     train: NDArray[Any], text: NDArray[Any], ours: Ranks, theirs: Ranks, V: int
 ) -> tuple[Ranks, Ranks, Ranks, Ranks]:
-    """The n-grams made of contexts and the characters after them.
+    """Count the n-grams that consist of a context and the character after it.
 
     Returns:
-        of all that the first text holds a place where each ends, and how often it occurs; the ranks in that text, and those in the other.
+        for each distinct n-gram in `train`, a position where it ends, and its count; the rank of the n-gram at each
+        position of `train`; and the same for `text`.
     """
     keys_at = ours * V + train
     known = np.flatnonzero(ours >= 0)
@@ -106,7 +110,7 @@ def _count(
 
 
 def _shift(ranks: Ranks) -> Ranks:
-    """The ranks one place later: what ended at a place is the context of the next."""
+    """Shift ranks by one position: the n-gram that ends at a position is the context of the next character."""
     shifted = np.empty_like(ranks)
     shifted[0], shifted[1:] = -1, ranks[:-1]
     return shifted
@@ -115,7 +119,7 @@ def _shift(ranks: Ranks) -> Ranks:
 def _smooth(
     counts: Ranks, contexts: Ranks, found: Ranks, theirs: Ranks, lower: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The formula above: counts and contexts of all n-grams (grams,), found n-grams and contexts of the text (chars,)."""
+    """Apply the formula above to `counts` and `contexts` of all n-grams, (grams,), and ranks in the text, (chars,)."""
     once, twice = np.count_nonzero(counts == 1), np.count_nonzero(counts == 2)
     D = once / (once + 2 * twice) if once and twice else 0.5
     size = int(contexts.max()) + 1

@@ -1,4 +1,4 @@
-"""How much of a sample is copied: which of its pieces stand in the text that the model was trained on."""
+"""Measures how much of a sample is copied word for word from the training text."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from numpy.typing import NDArray
 from charlstm.vocabulary import Vocabulary
 
 PIECE = 20
-"""Characters in a piece: more than two or three words, which anybody might put in the same order."""
+"""Characters per piece: more than two or three words, which anyone might put in the same order."""
 BLOCK = 1 << 16
-"""Places of the text that are looked at together; their hashes stay in the processor's cache."""
+"""Positions hashed at a time; their hashes fit in the processor's cache."""
 FACTOR = 0x9E3779B97F4A7C15
-"""Odd, with bits everywhere: multiplication by it spreads small ids over 64 bits."""
+"""Odd multiplier with bits set everywhere, which spreads small ids over 64 bits."""
 FILTER_BITS = 20
 BREAK = "\ud800"
-"""Between stretches: half a surrogate pair, which no text has in it."""
+"""Separates stretches: half of a surrogate pair, which no text contains."""
 
 
 @dataclass(frozen=True)
 class Copied:
-    """How much of one sample stands in the training text, word for word."""
+    """How much of one sample is copied word for word from the training text."""
 
-    pieces: int  # all runs of `PIECE` characters in the sample, one from each place
-    copied: int  # those that stand in the training text
-    longest_chars: int  # the longest run that does; 0 where it is shorter than a piece
+    pieces: int  # substrings of `PIECE` characters in the sample, one per position
+    copied: int  # those that occur in the training text
+    longest_chars: int  # length of the longest copied substring; 0 if shorter than a piece
 
     @property
     def share(self) -> float | None:
-        """Of the pieces, those that are copied: 0 is all new, 1 all copied. None if the sample is shorter than a piece."""
+        """Fraction of the pieces that are copied, from 0 to 1; None if the sample is shorter than a piece."""
         return self.copied / self.pieces if self.pieces else None
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The text that a model was trained on, without what was held out."""
+    """The text that a model was trained on, without the held-out part."""
 
     ids: NDArray[np.unsignedinteger[Any]]
     vocabulary: Vocabulary
 
     def compare(self, samples: Sequence[str]) -> list[Copied]:
-        """How much of each sample is copied, found in one pass over the text, whatever the number of samples."""
+        """Return how much of each sample is copied; this reads the text once, however many samples there are."""
         if not samples:
             return []
         runs = [self.vocabulary.decode(self.ids[start:end]) for start, end in self._stretches(samples)]
@@ -54,12 +54,12 @@ class TrainingText:
         return [_compare(sample, there, everything) for sample in samples]
 
     def _stretches(self, samples: Sequence[str]) -> list[tuple[int, int]]:
-        """Where in the text a piece of the samples stands (or one of the same hash): stretches as long as can be."""
+        """Return the stretches (start, end) of the text whose pieces all have the hash of a piece of the samples."""
         wanted = np.unique(np.concatenate([_hashes(self._encode(sample)) for sample in samples]))
         if not len(wanted) or len(self.ids) < PIECE:
             return []
         shift = np.uint64(64 - FILTER_BITS)
-        seen = np.zeros(1 << FILTER_BITS, bool)  # of most places it says at once that nothing begins there
+        seen = np.zeros(1 << FILTER_BITS, bool)  # a filter that rules out most positions before the search
         seen[wanted >> shift] = True
         found: list[NDArray[np.intp]] = []
         for start in range(0, len(self.ids) - PIECE + 1, BLOCK):
@@ -72,7 +72,7 @@ class TrainingText:
         return [(int(run[0]), int(run[-1]) + PIECE) for run in runs]
 
     def _encode(self, sample: str) -> NDArray[np.intp]:
-        """A sample as ids of the text; a character that is not in the text has one of its own."""
+        """Convert a sample to ids of the text; characters that are not in the text share an id of their own."""
         ids = {c: i for i, c in enumerate(self.vocabulary.characters)}
         return np.array([ids.get(c, len(ids)) for c in sample], np.intp)
 
@@ -82,7 +82,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _hashes(ids: NDArray[Any]) -> NDArray[np.uint64]:
-    """The polynomial hash modulo 2^64 of every piece, from those of its halves: 20 = 16 + 4."""
+    """Return the polynomial hash modulo 2^64 of every piece, combined from those of its parts: 20 = 16 + 4."""
     h1 = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(FACTOR)
     h2 = _join(h1, 1, h1, 1)
     h4 = _join(h2, 2, h2, 2)
@@ -92,13 +92,13 @@ def _hashes(ids: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _join(left: NDArray[np.uint64], length: int, right: NDArray[np.uint64], more: int) -> NDArray[np.uint64]:
-    """Hashes of `length` + `more` characters from those of both parts."""
+    """Combine hashes of `length` and `more` characters into those of `length` + `more` characters."""
     right = right[length:]
     return left[: len(right)] * np.uint64(pow(FACTOR, more, 1 << 64)) + right
 
 
 def _compare(sample: str, there: set[str], everything: str) -> Copied:
-    """`there` are the pieces that are copied, `everything` the stretches of the text that hold them."""
+    """Compare a sample with the copied pieces (`there`) and the stretches of text around them (`everything`)."""
     pieces = list(_pieces(sample))
     longest = 0
     for k, piece in enumerate(pieces):

@@ -1,4 +1,4 @@
-"""How long a run trains: a budget becomes a plan in steps, at once or as soon as the pace is known."""
+"""How long a run trains: turns a budget into a number of steps, at once or as soon as the pace is known."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from charlstm.state import EVALUATION_SHARE, Plan, TrainState
 from charlstm.training import nothing_to_gain
 
 AFTER_S, AFTER_STEPS = 2.0, 10
-"""A time budget becomes a number of steps after so many seconds of training (or a twentieth of it), and so many steps at least."""
+"""A time budget is converted to steps after this many seconds of training (or a twentieth of the budget), and at least
+this many steps."""
 SLACK, UNTIL = 0.05, 0.95
-"""The plan is corrected where it is off by more than the first share, until the second share of the time is gone."""
+"""The plan is corrected if it is off by more than the first fraction, until the second fraction of the time is gone."""
 
 
 def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -> tuple[bool, str]:
-    """Turn a budget into the plan's last step; minutes are left to the `Planner`.
+    """Turn a budget into the plan's last step; leave a time budget to the `Planner`.
 
     Args:
-        run: its plan is changed, if the budget asks for it.
+        run: the run; its plan is replaced if the budget requires it.
         budget: what the user asked for.
-        windows: steps in one pass over the text.
+        windows: steps per epoch.
         val_chars: length of the held-out text.
 
     Returns:
-        whether there is anything left to train, and what to tell the user.
+        whether there is anything left to train, and a note for the user, which may be empty.
     """
     wanted = budget.steps
     if budget.epochs is not None:
         wanted = max(1, round(budget.epochs * windows))
     if wanted is not None:
         if wanted <= run.step:
-            return False, f"the run is at step {run.step:,} already, and {wanted:,} were asked for"
-        if 0 < run.step == run.plan.last and nothing_to_gain(run):  # the same command again must find it done
+            return False, f"the run is already at step {run.step:,}, and {wanted:,} steps were requested"
+        if 0 < run.step == run.plan.last and nothing_to_gain(run):  # the same command again must find the run finished
             return False, (
-                f"the run ended early, at step {run.step:,} of the {wanted:,} that were asked for, because there was nothing more to gain: "
-                f"--minutes trains it further all the same"
+                f"the run stopped early at step {run.step:,} of {wanted:,}: the held-out loss stopped improving; "
+                f"use --minutes to train it further"
             )
         if wanted != run.plan.last:
             _prolong(run)
@@ -46,8 +47,8 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
         run.plan.minutes = budget.minutes
     elif run.plan.last is None and run.plan.minutes is None:
         return True, (
-            f"no budget was given: {DEFAULT_MINUTES:g} minutes, or {DEFAULT_PASSES} passes where that is sooner "
-            f"(--minutes, --epochs, --steps)"
+            f"no budget was given: training for {DEFAULT_MINUTES:g} minutes or {DEFAULT_PASSES} epochs, "
+            f"whichever ends first (set --minutes, --epochs or --steps)"
         )
     elif run.plan.last is not None and run.step >= run.plan.last:
         return False, "the run is finished: add --minutes, --epochs or --steps to train it further"
@@ -55,7 +56,7 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
 
 
 def _prolong(run: TrainState) -> None:
-    """A new stretch from here, from the rate that the schedule had come down to (a quarter of the peak at least)."""
+    """Start a new schedule here, from the current learning rate of the old one (at least a quarter of the peak)."""
     peak = run.plan.peak_lr if run.step == 0 else max(run.plan.lr(run.step), run.config.peak_lr / 4)
     run.plan = Plan(first=run.step, last=None, peak_lr=peak)
 
@@ -65,22 +66,22 @@ def _end(run: TrainState, last: int, val_chars: int) -> None:
 
 
 class Planner:
-    """Turns a time budget into a number of steps soon after the start, and corrects it while there is time left.
+    """Converts a time budget to a number of steps soon after the start, and corrects it while there is time left.
 
-    The pace of a machine changes when others use it too. Each correction goes into the plan and so into the file: the schedule depends
-    on the step and the plan alone, and a run that was killed goes on with the plan that it had.
+    The pace of a machine changes when other processes use it. Each correction is stored in the plan, and so in the
+    checkpoint. The schedule depends on the step and the plan alone, so a killed run continues with the plan it had.
     """
 
     def __init__(self, run: TrainState, windows: int, val_chars: int, clock: Callable[[], float]) -> None:
         self.run, self.windows, self.val_chars, self.clock = run, windows, val_chars, clock
-        self.open = run.plan.last is None  # a length in steps stands as it is
+        self.open = run.plan.last is None  # a length given in steps is never corrected
         self.budget_s = 60 * (run.plan.minutes or DEFAULT_MINUTES)
         self.began_s = self.mark_s = clock()
         self.mark_step = run.step
         self.next_s = min(AFTER_S, self.budget_s / 20)
 
     def look(self, event: events.Progress) -> Iterator[events.Event]:
-        """Plan, or correct the plan, whenever the time gone has grown by half."""
+        """Make or correct the plan, each time the elapsed time has grown by about half."""
         if not self.open:
             return
         now, run, plan = self.clock(), self.run, self.run.plan
@@ -88,7 +89,7 @@ class Planner:
         late = plan.last is not None and elapsed_s > UNTIL * self.budget_s
         if late or elapsed_s < self.next_s or (done < AFTER_STEPS and elapsed_s < self.budget_s / 2):
             return
-        share = 0.0 if plan.last else EVALUATION_SHARE  # the first stretch had no evaluation in it
+        share = 0.0 if plan.last else EVALUATION_SHARE  # no evaluation runs before the first plan is made
         step_s = (now - self.mark_s) / done / (1 - share)
         last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
         if plan.minutes is None:
@@ -97,7 +98,7 @@ class Planner:
         self.next_s = elapsed_s + max(AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
         if plan.last is None or abs(last - plan.last) > SLACK * (plan.last - run.step):
             _end(run, last, self.val_chars)
-            note = f"{last:,} steps at {1 / step_s:.1f} a second, an evaluation every {plan.eval_every:,}"
+            note = f"{last:,} steps at {1 / step_s:.1f} per second, evaluated every {plan.eval_every:,}"
             yield events.Planned(
                 **events.place(event) | {"steps": last}, remaining_s=(last - run.step) * step_s, note=note
             )

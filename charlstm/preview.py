@@ -1,4 +1,4 @@
-"""Text that the model writes while it learns: with its own state and random generator, so that it can't disturb a run."""
+"""Sample text shown during training, with a state and random generator of its own so that it can't affect the run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from charlstm.settings import Habits, SampleConfig
 from charlstm.state import TrainState
 
 SHARE = 0.006
-"""Writing takes this share of the time; with what drawing takes, a screen costs less than 2 %."""
+"""Fraction of the training time spent on previews; including drawing, a display costs less than 2 %."""
 CHARS = 400
 PIECE_S = 0.004
 PROMPT_CHARS, SEARCHED_CHARS = 60, 2000
-"""A prompt is a line of at most so many characters, or the beginning of one, which is looked for in so many."""
+"""Maximum length of a prompt (a line of the training text or the start of one), and of the text searched for a line."""
 
 
 class Preview:
-    """Writes on whenever it is time to, each time after another line of the text that is learned."""
+    """Generates preview text when it is due, each sample prompted by another line of the training text."""
 
     def __init__(self, run: TrainState, habits: Habits, train_ids: NDArray[Any], clock: Callable[[], float]) -> None:
         self.run, self.habits, self.train_ids, self.clock = run, habits, train_ids, clock
@@ -32,7 +32,7 @@ class Preview:
         self.next_piece = self.next_fresh = clock()
 
     def look(self, event: events.Progress) -> Iterator[events.Event]:
-        """Write on, if it is time to."""
+        """Generate more text if it is due."""
         now = self.clock()
         if self.habits.preview_every_s <= 0 or now < self.next_piece:
             return
@@ -53,16 +53,16 @@ class Preview:
             yield events.Sampled(**events.place(event), text=text, fresh=fresh, prompt=prompt)
 
     def _prompt(self) -> str:
-        """A line of the text with its end, or the first words of a long one; nothing where no line is found."""
+        """Return a line of the training text with its line end, the start of a long line, or "" if no line is found."""
         start = int(self.rng.integers(len(self.train_ids)))
         near = self.run.vocabulary.decode(self.train_ids[start : start + SEARCHED_CHARS])
-        line, end, _ = near.partition("\n")[2].lstrip().partition("\n")  # from the next line on
+        line, end, _ = near.partition("\n")[2].lstrip().partition("\n")  # skip what may be part of a line
         if len(line) > PROMPT_CHARS:
             return line[:PROMPT_CHARS].rsplit(None, 1)[0]
         return line + end if end else ""
 
     def _piece(self, until: float | None) -> str:
-        """What can be written until then; with None, all of it."""
+        """Return the text generated until the clock reaches `until`, or all of it if that is None."""
         pieces: list[str] = []
         for shown in self.text or ():
             pieces += shown

@@ -1,4 +1,4 @@
-"""Writing text: a generator of characters from a model and a random generator of its own."""
+"""Text generation: yields characters from a model, with one random generator per text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from charlstm.vocabulary import Vocabulary, describe_some
 from charlstm.workers import side_by_side
 
 SMALLEST = np.float32(1e-30)
-"""Stands for a uniform number that came out as 0, which has no logarithm."""
+"""Replaces a uniform random number of 0, which has no logarithm."""
 BLOCK_NUMBERS = 1 << 14
-"""Random numbers are drawn in blocks of about so many."""
+"""Approximate number of random numbers drawn at a time."""
 LONGEST_LINE = 100_000
-"""Whole lines are waited for so long: a model that goes round in a circle never writes another line end."""
+"""Maximum number of characters without a line end when only --lines is set; a model in a loop may never write one."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """All that sampling needs of a model."""
+    """A model as sampling needs it: sizes, parameters and vocabulary."""
 
     config: ModelConfig
     params: Arrays
@@ -34,21 +34,21 @@ class Writer:
 
 
 def readable_prompt(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
-    """The prompt as the model can read it.
+    """Return the prompt without the characters that the model does not know.
 
     Raises:
-        PromptError: it holds characters the model never saw, and `unknown` is ``error`` and not ``skip``.
+        PromptError: the prompt has such characters, and `unknown` is ``error`` rather than ``skip``.
     """
     strange = vocabulary.unknown(prompt)
     if strange and unknown == "error":
         raise PromptError(
-            f"the model never saw {describe_some(strange)} of the prompt: take other characters, or --unknown skip to leave them out"
+            f"the model never saw {describe_some(strange)} in the prompt: use other characters, or --unknown skip"
         )
     return "".join(c for c in prompt if c in vocabulary)
 
 
 def beginning(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
-    """What the model reads before it writes: the prompt, or else a line end; nothing if it knows none.
+    """Return what the model reads before it writes: the prompt, or else a line end if the model knows one, or "".
 
     Raises:
         PromptError: see `readable_prompt`.
@@ -59,23 +59,30 @@ def beginning(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
 def generate(
     writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.Generator], threads: int = 1
 ) -> Iterator[list[str]]:
-    """Write texts side by side, one with each random generator, on so many cores.
+    """Generate texts in parallel, one per random generator.
 
-    Without a prompt a text begins as after a line end; where the model knows no line end, with a character drawn at random.
+    Without a prompt, a text begins as if after a line end; if the model knows no line end, it begins with a random
+    character.
+
+    Args:
+        writer: the model.
+        settings: how to sample.
+        rngs: one random generator per text; a text does not depend on the others.
+        threads: number of cores to use.
 
     Yields:
-        for every character made, one string a text: what can be shown of it (nothing once it has ended, and nothing while
-        it may be the beginning of the stop text).
+        for every generated character, one string per text: what can be shown of it now, which is empty once the text
+        has ended, and while it may be the start of the stop text.
 
     Raises:
         PromptError: see `readable_prompt`.
-        UsageError: lines are asked for, and the model knows no line end.
-        CharlstmError: lines are asked for, and no line end came for `LONGEST_LINE` characters.
+        UsageError: only lines limit the text, and the model knows no line end.
+        CharlstmError: only lines limit the text, and none ended within `LONGEST_LINE` characters; or a process died.
     """
     beginning(writer.vocabulary, settings.prompt, settings.unknown)
     waits = settings.lines > 0 and settings.length == 0
     if waits and "\n" not in writer.vocabulary:
-        raise UsageError("--lines needs a model that knows line ends, and this one never saw any: give a --length")
+        raise UsageError("--lines needs line ends, but this model never saw any: set --length instead")
     parts = parallel.split(len(rngs), parallel.parts_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in parts]
     made = side_by_side(lambda k: _generate(writer, settings, rngs[parts[k]]), sizes, "")
@@ -83,14 +90,14 @@ def generate(
 
 
 def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
-    """What n texts are made of, as long as their line ends are not too far apart."""
+    """Yield the pieces of n texts unchanged; raise CharlstmError if a text goes too long without a line end."""
     chars = [0] * n  # since the last line end
     for pieces in made:
         for k, piece in enumerate(pieces):
             chars[k] = 0 if "\n" in piece else chars[k] + len(piece)
         if max(chars) > LONGEST_LINE:
             raise CharlstmError(
-                f"the model wrote {LONGEST_LINE:,} characters without a line end: give a --length, or another --temp"
+                f"the model wrote {LONGEST_LINE:,} characters without a line end: set --length, or another --temp"
             )
         yield pieces
 
@@ -117,9 +124,9 @@ def _generate(writer: Writer, settings: SampleConfig, rngs: Sequence[np.random.G
 
 
 def _gumbel(rngs: Sequence[np.random.Generator], V: int) -> Iterator[Array]:
-    """Standard Gumbel noise (V, n) without end, drawn in blocks; each text has the noise that it would have alone.
+    """Yield standard Gumbel noise, (V, n), endlessly; each text gets the noise that it would get alone.
 
-    float32 cuts it off at 16.6, a height that one number in 16 million would pass.
+    In float32 the noise is cut off at 16.6, which one number in 16 million would exceed.
     """
     block = max(1, BLOCK_NUMBERS // V)
     while True:
@@ -128,7 +135,7 @@ def _gumbel(rngs: Sequence[np.random.Generator], V: int) -> Iterator[Array]:
 
 
 class _Ending:
-    """Knows when one text is over, and holds back what may turn out to be the stop text."""
+    """Detects when one text has ended, and holds back what may be the start of the stop text."""
 
     def __init__(self, settings: SampleConfig) -> None:
         self.stop, self.lines, self.length = settings.stop, settings.lines, settings.length
@@ -137,7 +144,7 @@ class _Ending:
         self.over = False
 
     def take(self, character: str) -> str:
-        """Add a character; returns what can be shown now."""
+        """Add a character; return what can be shown now."""
         if self.over:
             return ""
         self.chars += 1
@@ -154,7 +161,7 @@ class _Ending:
         return shown
 
     def _maybe_stop(self) -> int:
-        """Length of the longest end of `held` that the stop text begins with."""
+        """Return the length of the longest suffix of `held` that is a prefix of the stop text."""
         return next(
             (k for k in range(min(len(self.stop), len(self.held)), 0, -1) if self.held.endswith(self.stop[:k])), 0
         )

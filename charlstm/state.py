@@ -1,7 +1,7 @@
-"""A run at rest: everything that must survive a restart, and nothing that need not.
+"""The complete state of a run: everything that must survive a restart, and nothing else.
 
-Whatever is added to training and is not in here is lost by `resume`; whatever is read from a clock does not belong here, because the same
-state must give the same bytes.
+Anything that training depends on must be stored here, or `resume` loses it. Nothing here may come from a clock: the
+same state must produce the same bytes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,26 @@ from charlstm.vocabulary import Vocabulary
 
 WARMUP_STEPS = 50
 FINAL_LR = 0.02
-"""The schedule ends at this share of its peak."""
+"""Final learning rate of the schedule, as a fraction of its peak."""
 EVALUATION_SHARE = 0.05
-"""Evaluations take about this share of the time at most."""
+"""Approximate maximum fraction of the training time that evaluations take."""
 
 
 @dataclass
 class Plan:
-    """A stretch of training with a learning rate schedule of its own; a run that is prolonged gets another one."""
+    """A learning-rate schedule and its length in steps; extending a run starts a new one."""
 
-    first: int  # the step it begins at
-    last: int | None  # the step it ends at; None until a time budget has been turned into steps
+    first: int  # step at which it starts
+    last: int | None  # step at which it ends; None until a time budget is converted to steps
     peak_lr: float
-    eval_every: int = 0  # 0 until `last` is known
-    minutes: float | None = None  # the budget it was made for
+    eval_every: int = 0  # steps; 0 until `last` is known
+    minutes: float | None = None  # the time budget that it was made for
 
     def lr(self, step: int) -> float:
-        """The learning rate of the step after `step`: linear warm-up, then a cosine to `FINAL_LR` (Loshchilov & Hutter 2017)."""
+        """Return the learning rate after `step` steps: linear warm-up, then cosine decay (Loshchilov & Hutter 2017).
+
+        The decay ends at `FINAL_LR` times the peak.
+        """
         done = step - self.first
         total = math.inf if self.last is None else self.last - self.first
         warmup = min(WARMUP_STEPS, total / 10)
@@ -50,9 +53,9 @@ class Plan:
         return self.peak_lr * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def end(self, last: int, eval_every: int, chars_per_step: int, val_chars: int) -> None:
-        """Fix the last step and, with `eval_every` 0, how often to evaluate: seldom enough for `EVALUATION_SHARE`.
+        """Set the last step and, if `eval_every` is 0, an evaluation interval that respects `EVALUATION_SHARE`.
 
-        A forward pass takes about a third of a training step.
+        A forward pass is assumed to take a third of the time of a training step.
         """
         self.last = last
         steps = max(1, last - self.first)
@@ -63,22 +66,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class Point:
-    """One row of a run's history, written at each evaluation."""
+    """One row of a run's history, added at each evaluation; losses are in nats per character."""
 
     step: int
-    loss_nats: float  # mean training loss since the row before
+    loss_nats: float  # mean training loss since the previous row
     val_nats: float | None
     lr: float
-    grad_norm: float  # mean, before clipping, since the row before; so are the shares below
-    update_ratio: float
+    grad_norm: float  # mean since the previous row, before clipping
+    update_ratio: float  # mean since the previous row
     weight_norm: float
-    cell_max: float  # largest |c| since the row before
-    saturated: float
+    cell_max: float  # largest |c| since the previous row
+    saturated: float  # mean since the previous row
 
 
 @dataclass
 class Tally:
-    """Sums since the last row of the history."""
+    """Running sums since the last row of the history."""
 
     steps: int = 0
     loss: float = 0.0
@@ -90,7 +93,7 @@ class Tally:
 
 @dataclass
 class TrainState:
-    """A run at rest."""
+    """The complete state of a run."""
 
     shape: ModelConfig
     config: TrainConfig
@@ -98,7 +101,7 @@ class TrainState:
     text: TextInfo
     params: Arrays
     slots: Arrays
-    good: Arrays  # the parameters of the last good snapshot
+    good: Arrays  # weights of the last good snapshot
     carried: model.State
     cursor: Cursor
     batch_rng: np.random.Generator
@@ -110,19 +113,20 @@ class TrainState:
     history: list[Point] = field(default_factory=list)
     best_step: int | None = None
     best_val_nats: float | None = None
-    arithmetic: str = ""  # `arithmetic.fingerprint` of the machine it is trained on; older files don't say
+    arithmetic: str = ""  # `arithmetic.fingerprint` of the machine that trains the run; empty in older files
 
     @property
     def parameters(self) -> int:
-        """How many numbers are learned."""
+        """Number of trainable parameters."""
         return model.parameter_count(self.shape)
 
     @property
     def memory_bytes(self) -> int:
-        """What training needs beside the interpreter and the text, in float32: weights, slots, gradients, buffers.
+        """Estimated memory for training in bytes, excluding the interpreter and the text.
 
-        Weights are kept twice (the last good ones). Each part has its gradients twice and its weights as the loops like them, about
-        twice. An evaluation has buffers of its own.
+        It counts weights, optimizer slots, gradients and buffers, all float32. Weights are stored twice (current and
+        last good). Each shard has two copies of its gradients, and about two of its weights in the layout that the
+        loops need. An evaluation has its own buffers.
         """
         weights = self.parameters * (2 + (6 if self.shape.dropout else 4) * self.config.parts)
         weights += sum(slot.size for slot in self.slots.values())
@@ -132,26 +136,30 @@ class TrainState:
 
     @property
     def chars_trained(self) -> int:
-        """Characters read so far, counting repetitions."""
+        """Characters trained on so far, counting repetitions."""
         return self.step * self.config.batch * self.config.seq
 
 
 def begin(
     corpus: Corpus, config: TrainConfig, threads: int = 1, origin: Writer | None = None
 ) -> tuple[TrainState, list[str]]:
-    """A new run on a text, before its first step, laid out for so many threads; and, in words, what had to be made to fit.
+    """Create a run before its first step; return it with notes for the user on what was adjusted.
 
-    With an origin the weights are its, where its vocabulary has the character; the text's must hold all of that.
+    Args:
+        corpus: the text; its vocabulary must contain all characters of `origin`.
+        config: settings; batch and window are reduced to fit a short text.
+        threads: number of threads, which determines the number of shards.
+        origin: a model whose weights are copied for the characters it knows; None for random weights.
     """
     notes = []
     train_ids, val_ids = corpus.split(config.val_fraction)
     batch, seq = fit(len(train_ids), config.batch, config.seq)
     if (batch, seq) != (config.batch, config.seq):
         notes.append(
-            f"the text is short: batch {config.batch} and window {config.seq} were made to fit as {batch} and {seq}"
+            f"the text is short: --batch {config.batch} and --seq {config.seq} were reduced to {batch} and {seq}"
         )
     if config.val_fraction > 0 and not len(val_ids):
-        notes.append("the text is too short to hold any of it back: there is no validation loss")
+        notes.append("the text is too short to hold any of it out, so there is no held-out loss")
     shape = ModelConfig(
         vocabulary=len(corpus.vocabulary),
         hidden=config.hidden,

@@ -1,7 +1,7 @@
-"""A run in motion: a generator of events that takes steps, evaluates, and keeps divergence out.
+"""The training loop: a generator of events that takes steps, evaluates, and recovers from divergence.
 
-It does no I/O and draws nothing on a screen: whoever drives the generator shows, saves or stops. At every event the state is at rest:
-stopped there, saved and resumed, training goes on exactly as if nothing had happened.
+It does no I/O and draws nothing on screen: the caller that drives the generator shows events, saves, or stops. The
+state is consistent at every event, so a run that is stopped there, saved and resumed continues bit-identically.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from charlstm.state import Point, TrainState
 from charlstm.workers import Team, move_to_shared_memory
 
 RESET_CHARS = 2048
-"""A stream of text starts from a zero state after so many characters at the latest, as a sample does: a state that is carried on and on
-drifts away from what the model then knows to begin with."""
+"""Maximum number of characters that a stream reads before its state is reset to zero.
+
+Samples start from a zero state too; a state that is never reset drifts away from what the model starts from."""
 NO_GAIN, NO_GAIN_EVALUATIONS, NO_GAIN_NATS = 0.25, 5, 0.01
-"""Training ends where the held-out loss had no new best for such a share of the plan and so many evaluations, and is worse by so much."""
+"""Early stopping: no new best held-out loss for this fraction of the schedule and this many evaluations, the latest of
+which are all worse than the best by this many nats per character."""
 
 
 def train(
@@ -38,20 +40,20 @@ def train(
     threads: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[events.Event]:
-    """Take steps until the plan's last one, changing `state` in place.
+    """Train until the last planned step, updating `state` in place.
 
     Args:
-        state: the run; at rest whenever this generator has yielded.
-        train_ids: the text to learn, ids (chars,).
-        val_ids: the held-out text, ids; may be empty.
-        threads: how many to use; changes the speed and nothing else.
-        clock: seconds; only for what is told, never for what is done.
+        state: the run; consistent whenever this generator has yielded.
+        train_ids: training text as ids, (chars,).
+        val_ids: held-out text as ids, (chars,); may be empty.
+        threads: number of threads; affects speed only.
+        clock: returns seconds; used for reporting only, never for decisions.
 
     Yields:
-        Progress after each step, Evaluated after each look at the held-out text, Diverged and Recovered.
+        Progress after each step, Evaluated after each evaluation on the held-out text, Diverged, and Recovered.
 
     Raises:
-        DivergenceError: every recovery was spent. The state is then the last good one.
+        DivergenceError: training diverged after the last recovery; `state` then holds the last good weights.
     """
     config = state.config
     move_to_shared_memory(state.params)
@@ -94,7 +96,7 @@ def _train(
         before = clock()
         window = batches.next(state.cursor, state.batch_rng)
         lr = lr_now(state)
-        with np.errstate(all="ignore"):  # what is not finite is looked for below, and never gets any further
+        with np.errstate(all="ignore"):  # the guard catches non-finite values below
             measures, after = _try_step(state, window, team, lr)
             reason = state.guard.judge(measures, window.inputs.size, partial(_excess, state, window, team))
         if reason is not None:
@@ -102,8 +104,8 @@ def _train(
             yield events.Diverged(**where(), reason=reason, lr=lr)
             if not goes_on:
                 raise DivergenceError(
-                    f"training diverged at step {state.step} ({reason}) and {guard.MAX_RECOVERIES} recoveries were spent: "
-                    f"try an --lr far below {config.peak_lr:g}, --clip 1, and a --seq below {config.seq}"
+                    f"training diverged at step {state.step} ({reason}) after {guard.MAX_RECOVERIES} recoveries: "
+                    f"try an --lr well below {config.peak_lr:g}, --clip 1, and a --seq below {config.seq}"
                 )
             yield events.Recovered(**where(), lr=lr_now(state), recoveries=state.guard.recoveries)
             continue
@@ -124,7 +126,7 @@ def _train(
 
 
 def nothing_to_gain(state: TrainState) -> bool:
-    """Whether the held-out loss has turned for good: it rises while the training loss falls, and the run only learns by heart."""
+    """Return whether to stop early: the held-out loss stays above its best, so the model is overfitting."""
     plan, here = state.plan, [point for point in state.history if point.step > state.plan.first]
     if plan.last is None or state.best_step is None or state.best_val_nats is None or len(here) <= NO_GAIN_EVALUATIONS:
         return False
@@ -137,12 +139,12 @@ def nothing_to_gain(state: TrainState) -> bool:
 
 
 def lr_now(state: TrainState) -> float:
-    """The learning rate of the next step: the plan's, lowered by what the guard had to."""
+    """Return the learning rate of the next step: the schedule's value, scaled down by any recoveries."""
     return state.plan.lr(state.step) * state.guard.lr_scale
 
 
 def epochs(state: TrainState, batches: Batches) -> float:
-    """Passes over the text so far."""
+    """Return the number of epochs trained so far, as a fraction."""
     return state.step / batches.windows
 
 
@@ -150,9 +152,9 @@ def epochs(state: TrainState, batches: Batches) -> float:
 
 
 def _try_step(state: TrainState, window: Window, team: Team, lr: float) -> tuple[guard.Measures, model.State]:
-    """Loss, gradients, clipping, update: returns what was measured, and the carried state after.
+    """Take one step (loss, gradients, clipping, update); return its metrics and the recurrent state after it.
 
-    The parameters are updated only where loss and gradient are finite; if the step must not stand, `_recover` undoes it.
+    The parameters are updated only if loss and gradient norm are finite. `_recover` undoes a rejected step.
     """
     carried = state.carried.forget(window.fresh)
     seeds = state.dropout_rng.integers(2**63, size=len(team.desks)).tolist() if state.shape.dropout else None
@@ -175,14 +177,20 @@ def _try_step(state: TrainState, window: Window, team: Team, lr: float) -> tuple
 
 
 def _excess(state: TrainState, window: Window, team: Team) -> float:
-    """By how many nats the weights are worse on a window than the last good ones, both from a zero state and without dropout."""
+    """Return how many nats per character the current weights are worse than the last good ones on this window.
+
+    Both losses are computed from a zero state and without dropout.
+    """
     zero = model.State.zero(state.shape, state.config.batch)
     now, good = (team.loss(params, window.inputs, window.targets, zero) for params in (state.params, state.good))
     return now - good
 
 
 def _recover(state: TrainState) -> bool:
-    """Back to the last good weights with a lower rate, empty slots, a zero state, and on with other data; False if it must end."""
+    """Restore the last good weights at a lower learning rate; return False if no recoveries are left.
+
+    Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
+    """
     _copy(state.good, state.params)
     for slot in state.slots.values():
         slot.fill(0)
@@ -196,12 +204,12 @@ def _copy(source: Arrays, target: Arrays) -> None:
 
 
 def _finite(nats: float) -> float | None:
-    """A loss that overflowed on the held-out text is none: nothing that is not finite gets into the history."""
+    """Return the loss, or None if it overflowed: the history contains finite numbers only."""
     return nats if math.isfinite(nats) else None
 
 
 def evaluation_is_due(state: TrainState) -> bool:
-    """Whether the run stands at a step to evaluate at and has not done so."""
+    """Return whether an evaluation is due at the current step and has not been done yet."""
     plan, done = state.plan, state.history[-1].step if state.history else 0
     if plan.last is None or state.step == done:
         return False
@@ -219,7 +227,7 @@ def _count(state: TrainState, m: guard.Measures) -> None:
 
 
 def _close_tally(state: TrainState, val_nats: float | None) -> Point:
-    """Write a row of the history, note whether it is the best, and begin a new tally."""
+    """Append a row to the history, record whether it is the best, and start new running sums."""
     tally, steps = state.tally, max(1, state.tally.steps)
     point = Point(
         step=state.step,

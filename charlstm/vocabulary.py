@@ -1,4 +1,4 @@
-"""Text to ids and back: which characters a model knows, in the order of their code points."""
+"""The characters that a model knows, and conversion between text and ids."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from charlstm.nn.types import Ids
 
 
 def describe(character: str) -> str:
-    """A character as an error message names it: 'é' (U+00E9); no control character gets through."""
+    """Format a character for an error message, as in 'é' (U+00E9); control characters are escaped."""
     return f"{character!r} (U+{ord(character):04X})"
 
 
 def describe_some(characters: Sequence[str]) -> str:
-    """The first few of some characters, as an error message names them."""
+    """Format the first few of some characters for an error message."""
     return ", ".join(describe(c) for c in characters[:8]) + (" and more" if len(characters) > 8 else "")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """An ordered set of characters; a character's id is its place in it.
+    """An ordered set of characters; the id of a character is its index.
 
-    Characters are Unicode code points: combining marks, joiners and NUL are characters like all others.
+    Characters are Unicode code points, including combining marks, joiners and NUL.
     """
 
     characters: str
@@ -43,15 +43,15 @@ class Vocabulary:
         return character in self._ids
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that are not in the vocabulary, each once, in the order of their appearance."""
+        """Return the distinct characters of `text` that are not in the vocabulary, in order of appearance."""
         return [c for c in dict.fromkeys(text) if c not in self._ids]
 
     def encode(self, text: str) -> Ids:
-        """Ids of a text; raises KeyError for a character that is not in the vocabulary."""
+        """Convert text to ids, (chars,); raise KeyError for a character that is not in the vocabulary."""
         return np.array([self._ids[c] for c in text], dtype=np.intp)
 
     def translate(self, ids: NDArray[Any], other: Vocabulary) -> tuple[NDArray[Any], list[str]]:
-        """Ids of another vocabulary (chars,) as ids of this one; what this one does not have is left out, and named."""
+        """Convert ids of another vocabulary, (chars,), to this one's; drop and return the unknown characters."""
         table = np.array([self._ids.get(c, -1) for c in other.characters])
         strange = table < 0
         if strange.any():
@@ -60,5 +60,5 @@ class Vocabulary:
         return table.astype(small)[ids], [c for c, missing in zip(other.characters, strange, strict=True) if missing]
 
     def decode(self, ids: Ids) -> str:
-        """The text of ids."""
+        """Convert ids, (chars,), to text."""
         return "".join(self.characters[int(i)] for i in ids)

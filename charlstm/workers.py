@@ -1,8 +1,8 @@
-"""The parts of a window computed side by side, by processes that share their arrays, with single-threaded matrix products each.
+"""Data-parallel training: processes that share memory compute the shards of a window, each with one BLAS thread.
 
-All cores are kept busy, with elementwise work too, and meet once a window. Threads inside the products meet at each of them, which
-costs more, and comes to a halt where another process wants the same cores. Threads that take a part each wait for the
-interpreter's lock a few thousand times a window. So on Linux the parts are processes.
+All cores stay busy, in elementwise work too, and synchronize once per window. Threads inside BLAS synchronize at every
+matrix product, which costs more and stalls when another process wants the same cores. Python threads, one per shard,
+would wait for the GIL a few thousand times per window. So on Linux each shard has a process of its own.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 BLOCK = 64
-"""`side_by_side` hands over what a worker made after so many steps."""
+"""Steps per block of results that a worker of `side_by_side` sends."""
 
 T = TypeVar("T")
 
 FORKS = sys.platform == "linux"
-"""Elsewhere a process can't be copied, or not safely (macOS); there the parts are done by threads, with the same results."""
+"""Whether processes can be forked safely (not on Windows or macOS); if not, threads give the same results."""
 
 
 class Desk:
-    """Where a part of the streams is computed: what goes in and what comes out, in memory that may be shared."""
+    """Buffers of one shard of the streams: its inputs and results, in memory that processes can share."""
 
     def __init__(self, params: Arrays, config: ModelConfig, T: int, N: int, share: float) -> None:
-        """A desk for windows of T steps and N streams, which count for `share` of the loss of all."""
+        """Allocate buffers for windows of T steps and N streams, whose loss has the weight `share` in the total."""
         dtype = params["out.b"].dtype
         self.params, self.config, self.share = params, config, share
         self.work = model.Workspace.empty(config, T, N, dtype)
@@ -54,11 +54,11 @@ class Desk:
             model.State(*(shared((config.layers, N, config.hidden), dtype) for _ in "hc")) for _ in range(2)
         )
         self.loss = shared((1,), np.float64)
-        self.seed = shared((1,), np.int64)  # of the dropout masks; -1 for none
+        self.seed = shared((1,), np.int64)  # seed of the dropout masks; -1: no dropout
         self.grads = {name: shared(p.shape, p.dtype) for name, p in params.items()}
 
     def compute(self) -> None:
-        """`model.loss_and_gradients` of what lies on the desk."""
+        """Run `model.loss_and_gradients` on the buffers."""
         rng = None if self.seed[0] < 0 else np.random.default_rng(int(self.seed[0]))
         self.loss[0], grads, after = model.loss_and_gradients(
             self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share
@@ -69,14 +69,15 @@ class Desk:
 
 
 class Team:
-    """Desks for all parts of the streams, and who sits at them; close it, or use it as a context manager.
+    """Computes loss and gradients of all shards in parallel; use it as a context manager.
 
-    The first desk is computed by the caller, the others by worker processes, where there are cores for them, or else by the crew.
-    A worker that is lost (killed for want of memory, say) is not missed: its desk is computed by the caller from then on.
+    The caller computes the first shard and worker processes the others; with fewer cores than shards, or where
+    processes can't be forked, a thread pool computes all of them. If a worker dies (for lack of memory, say), the
+    caller computes its shard from then on.
     """
 
     def __init__(self, crew: Crew, params: Arrays, config: ModelConfig, T: int, N: int, parts: int) -> None:
-        """Set up desks for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
+        """Allocate for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
         self.crew, self.slices = crew, split(N, parts)
         sizes = [s.stop - s.start for s in self.slices]
         self.desks = [Desk(params, config, T, size, size / N) for size in sizes]
@@ -95,7 +96,13 @@ class Team:
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: model.State, seeds: Iterable[int] | None = None
     ) -> tuple[float, Arrays, model.State]:
-        """As `model.loss_and_gradients` for all streams, with a seed of the dropout masks for each part.
+        """Compute mean loss, gradients and final state of all streams, as `model.loss_and_gradients` does.
+
+        Args:
+            inputs: (T, N).
+            targets: (T, N).
+            state: of all streams, before the window.
+            seeds: seeds of the dropout masks, one per shard; None: no dropout.
 
         The gradients are overwritten by the next call.
         """
@@ -128,7 +135,7 @@ class Team:
                     desk.compute()
 
     def loss(self, params: Arrays, inputs: Ids, targets: Ids, state: model.State) -> float:
-        """The loss alone that these parameters have on a window, without dropout."""
+        """Return the mean loss of `params` on a window, in nats per character and without dropout."""
 
         def job(k: int) -> float:
             part, desk = self.slices[k], self.desks[k]
@@ -139,15 +146,15 @@ class Team:
         return sum(self.crew.map(job, len(self.desks)))
 
     def saturated(self) -> float:
-        """`model.saturated` of the first part, after its last window."""
+        """Return `model.saturated` of the first shard after its last window."""
         return model.saturated(self.desks[0].work)
 
 
 class _Worker:
-    """A copy of this process that computes one desk whenever it is told to, and ends when this one does.
+    """A forked process that computes one shard on request, and exits when its parent does.
 
-    It learns of that because the line between them then has an end: which is why it must not keep a copy of its other end, nor of those
-    of the workers before it.
+    It detects that because its socket is closed at the other end, so it must not keep copies of the parent's ends of
+    its own socket or of those of earlier workers.
     """
 
     def __init__(self, desk: Desk, earlier: Iterable[socket.socket]) -> None:
@@ -156,19 +163,19 @@ class _Worker:
         theirs.close()
 
     def begin(self) -> None:
-        """Tell the worker that its desk is laid out; whether it heard shows in `finished`."""
+        """Start computing the buffers; `finished` reports a worker that has died."""
         with contextlib.suppress(OSError):
             self.line.send(b"\0")
 
     def finished(self) -> bool:
-        """Wait until the desk is computed; False if the worker is lost."""
+        """Wait until the shard is computed; return False if the worker has died."""
         try:
             return bool(self.line.recv(1))
         except OSError:
             return False
 
     def end(self) -> None:
-        """Let the worker go."""
+        """Terminate the worker."""
         self.line.close()
         _end(self.pid)
 
@@ -182,14 +189,26 @@ def _serve(desk: Desk, line: socket.socket, others: Iterable[socket.socket]) -> 
 
 
 def side_by_side(job: Callable[[int], Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
-    """Join what job(0), job(1), … yield, `sizes` items each at a time, step by step; what has ended goes on with `nothing`.
+    """Run job(0), job(1), … in processes and join what they yield, step by step.
 
-    The first job is done here, each of the others by a process of its own, in blocks; without such processes all are done here.
+    Args:
+        job: yields one list per step.
+        sizes: length of the lists of each job.
+        nothing: item that fills in for a job that has ended.
+
+    Yields:
+        for each step, the items of all jobs, in order.
+
+    Raises:
+        CharlstmError: a process died.
+
+    The first job runs in this process. The others have a process each and send their results in blocks; where processes
+    can't be forked, all jobs run here.
     """
     if not FORKS or len(sizes) == 1:
         yield from _join([job(k) for k in range(len(sizes))], sizes, nothing)
         return
-    from multiprocessing import Pipe  # takes a while to import, and few need it
+    from multiprocessing import Pipe  # slow to import and rarely needed
 
     pids: list[int] = []
     lines: list[Connection] = []
@@ -223,21 +242,21 @@ def _send(made: Iterator[list[T]], line: Connection, others: Iterable[Connection
 
 
 def _received(line: Connection) -> Iterator[list[T]]:
-    """What a worker sent; it must not be lost half-way, because what it would have written can't be made up."""
+    """Yield what a worker sends; if it dies, raise CharlstmError, because its results can't be recomputed."""
     while True:
         try:
             block = line.recv()
         except (OSError, EOFError) as error:
-            raise CharlstmError("a worker process was lost: free some memory, or take a smaller -n") from error
+            raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error
         if not block:
             return
         yield from block
 
 
 def _fork(work: Callable[[], None]) -> int:
-    """Let a copy of this process do some work and end; signals to stop are for the process that it works for. Returns its number."""
+    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the copy has no use for what other threads might hold
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child uses nothing that other threads may hold
         pid = os.fork()
     if pid:
         return pid
@@ -264,6 +283,6 @@ def move_to_shared_memory(arrays: Arrays) -> None:
 
 
 def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """An array of zeros in memory that this process shares with the copies that are made of it."""
+    """Return an array of zeros in memory that this process shares with the ones forked from it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, count=int(np.prod(shape))).reshape(shape)

@@ -127,7 +127,7 @@ def test_a_number_that_is_not_finite_is_never_written(text: Path, folder: Path) 
     checkpoint.save_run(path, run)
     before = path.read_bytes()
     run.params["out.b"][0] = np.nan
-    with pytest.raises(SaveError, match=r"param/out\.b holds a number that is not finite"):
+    with pytest.raises(SaveError, match=r"param/out\.b .*finite"):
         checkpoint.save_run(path, run)
     assert path.read_bytes() == before
 
@@ -202,18 +202,18 @@ def pickle(path: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "no zip at all": (lambda path: path.write_bytes(b"text"), "no checkpoint, or is damaged"),
-    "an npy file": (lambda path: path.write_bytes(npy(np.zeros(3))), "no checkpoint, or is damaged"),
-    "empty": (lambda path: path.write_bytes(b""), "no checkpoint, or is damaged"),
-    "cut": (cut, "no checkpoint, or is damaged"),
+    "no zip at all": (lambda path: path.write_bytes(b"text"), "not a checkpoint"),
+    "an npy file": (lambda path: path.write_bytes(npy(np.zeros(3))), "not a checkpoint"),
+    "empty": (lambda path: path.write_bytes(b""), "not a checkpoint"),
+    "cut": (cut, "not a checkpoint"),
     "a flipped bit": (flip, "CRC"),
     "compressed": (lambda path: rebuild(path, {}, compression=zipfile.ZIP_DEFLATED), "compressed|larger than the file"),
     "two of a name": (twice, "same name"),
     "not an array": (lambda path: rebuild(path, {"../../etc/passwd": b"x"}), "not an array"),
-    "a path as a name": (member("../../etc/passwd", np.zeros(3, np.float32)), "no name of an array"),
-    "an absolute path as a name": (member("/etc/passwd", np.zeros(3, np.float32)), "no name of an array"),
+    "a path as a name": (member("../../etc/passwd", np.zeros(3, np.float32)), "invalid name"),
+    "an absolute path as a name": (member("/etc/passwd", np.zeros(3, np.float32)), "invalid name"),
     "a claim": (claim, "shape"),
-    "a pickle": (pickle, "type object"),
+    "a pickle": (pickle, "type"),
     "no meta": (member("meta", None), "meta"),
     "meta that is no JSON": (member("meta", np.frombuffer(b"{oops", np.uint8)), "Expecting"),
     "meta that is a list": (member("meta", np.frombuffer(b"[]", np.uint8)), "JSON object"),
@@ -228,7 +228,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "a model of other sizes": (
         meta_with(model={"vocabulary": 26, "hidden": 6, "layers": 10**9, "embedding": 0, "dropout": 0.0}),
-        "sizes of its model",
+        "model sizes",
     ),
     "a header that Python can't parse": (
         lambda path: rebuild(path, {"param/out.b.npy": b"\x93NUMPY\x01\x00\xe8\x03" + b"(" * 1000}),
@@ -238,7 +238,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "a parameter of another shape": (member("param/out.b", np.zeros(3, np.float32)), r"param/out.b is float32 \(3,\)"),
     "a parameter of another type": (member("param/layer1.b", np.zeros(24)), "param/layer1.b is float64"),
     "a parameter too many": (member("param/extra", np.zeros(3, np.float32)), "param/extra does not belong"),
-    "a NaN": (member("param/layer1.b", np.full(24, np.nan, np.float32)), "param/layer1.b holds a number that is not"),
+    "a NaN": (member("param/layer1.b", np.full(24, np.nan, np.float32)), "param/layer1.b .*finite"),
     "a slot missing": (member("slot/m/out.b", None), "slot/m/out.b is missing"),
 }
 

@@ -139,7 +139,7 @@ def test_a_file_that_claims_to_be_huge_takes_no_time(charlstm: Program, runs: Pa
     meta["model"]["layers"] = 10**15
     np.savez(runs / "huge.npz", **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
     age(runs, huge=600)
-    assert re.search(r"^huge +checkpoints/huge.npz can't be used: the sizes", told(charlstm("info")), re.MULTILINE)
+    assert re.search(r"^huge +checkpoints/huge.npz can't be used", told(charlstm("info")), re.MULTILINE)
 
 
 def test_a_folder_with_nothing_but_damaged_files_is_an_error_in_one_sentence(charlstm: Program, folder: Path) -> None:
