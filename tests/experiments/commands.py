@@ -20,10 +20,13 @@ from charlstm.cli import main as charlstm
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 INTRODUCTION = """# Commands
 
-What `charlstm --help` and `charlstm COMMAND --help` say, at 100 columns. In brackets stand the default and the environment variable that an option can be set by; an option that is typed stands above it.
-`charlstm --install-completion` teaches your shell (bash, zsh, fish) to complete commands, options, the names of runs and texts, and paths, at the press of Tab. A mistyped word is answered with the one that was probably meant.
+This page shows the output of `charlstm --help` and of `charlstm COMMAND --help` at 100 columns. Brackets contain the
+default of an option and its environment variable. An option on the command line overrides its environment variable.
 
-This page is written by `python -m tests.experiments.commands --write`.
+`charlstm --install-completion` sets up Tab completion in bash, zsh or fish for commands, options, runs, texts
+and paths. If a word is mistyped, the error message suggests the closest match.
+
+`python -m tests.experiments.commands --write` generates this page.
 """
 
 
