@@ -150,7 +150,11 @@ class Model:
         )
 
     def readable(self, prompt: str, unknown: Unknown = "error") -> str:
-        """Return the prompt without characters that the model never saw; raise a PromptError for them if `unknown` is "error"."""
+        """Return the prompt without the characters that the model never saw.
+
+        Raises:
+            PromptError: there are such characters, and `unknown` is "error".
+        """
         return sampling.readable_prompt(self.file.writer.vocabulary, prompt, unknown)
 
     def strange(self, text: str) -> str:

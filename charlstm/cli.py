@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stand_in_for_closed() -> None:
-    """Open os.devnull in place of closed standard streams, so that no file gets descriptor 0, 1 or 2 and stray output."""
+    """Open os.devnull for closed standard streams, so that no file gets descriptor 0, 1 or 2 and with it stray output."""
     for number in range(3):
         try:
             os.fstat(number)

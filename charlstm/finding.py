@@ -92,7 +92,7 @@ def _find_one(name: str) -> list[str]:
     nearby = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
     hint = (
         nearest(str(path), nearby + corpora_names())
-        or f"give a path, or the name of a bundled text ({', '.join(corpora_names())})"
+        or f"give a path, or the name of a text in corpora/ ({', '.join(corpora_names())})"
     )
     where = " or ".join(str(folder) for folder in corpora_folders())
     raise CorpusError(f"there is no text {name!r}, either as a path or in {where}: {hint}")

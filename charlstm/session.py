@@ -202,7 +202,7 @@ class Session:
         return evaluation.letters_nats(self.train_ids, judged, len(self.state.vocabulary))
 
     def _hint(self) -> str:
-        """Return one sentence on how to improve the run, or on why it has not learned; empty if it is too early to tell."""
+        """Return one sentence on how to improve the run or why it has not learned, or "" if it is too early to tell."""
         s = self.state
         if not s.history:
             return ""
