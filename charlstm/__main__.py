@@ -1,4 +1,4 @@
-"""``python -m charlstm`` is ``charlstm``; Ctrl-C while the command line itself is still being loaded ends it quietly, too."""
+"""Entry point of ``python -m charlstm`` and ``charlstm``; Ctrl-C exits quietly even during imports."""
 
 import sys
 

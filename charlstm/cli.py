@@ -1,4 +1,7 @@
-"""The command line: parse, call, render, exit. NumPy and all that needs it are imported once a command is known to run."""
+"""The command line interface: parse arguments, call the API, render the result, exit.
+
+NumPy and everything that depends on it are imported only once a command is about to run, which keeps ``--help`` fast.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +36,19 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 ORDER = ("train", "sample", "resume", "info", "eval")
-"""Of the commands in the help: that of use."""
+"""The order in which ``--help`` lists the commands."""
 DEFAULTS, SAMPLE_DEFAULTS, HABITS = TrainConfig(), SampleConfig(), Habits()
 
 
 class _Command(TyperCommand):
-    """A command with our own help."""
+    """A command whose help is formatted by `helptext`."""
 
     def get_help(self, ctx: Any) -> str:
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
 
 
 class _Program(TyperGroup):
-    """All commands, in the order of use."""
+    """The group of all commands, listed in `ORDER`, with help formatted by `helptext`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
@@ -71,7 +74,7 @@ app = typer.Typer(
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
     _stand_in_for_closed()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what a terminal, or UTF-8 itself, has no bytes for
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may have characters that stdout can't encode
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app(argv, standalone_mode=False, prog_name="charlstm")
@@ -80,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(str(error), error.exit_status)
     except typer.TyperException as error:
         return _complain(hints.explain(error, sys.argv[1:] if argv is None else argv), error.exit_code)
-    except SystemExit as leaving:  # Typer's answer to a closed pipe
+    except SystemExit as leaving:  # Typer exits this way when a pipe is closed
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return driving.SIGNALS["SIGINT"]
@@ -89,18 +92,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _stand_in_for_closed() -> None:
-    """Take the numbers of standard streams that came closed, so that no file gets one and is written into; nobody hears errors then."""
+    """Open os.devnull for closed standard streams, so that no file gets descriptor 0, 1 or 2 and with it stray output."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _complain(sentence: str, status: int) -> int:
-    with suppress(OSError, ValueError):  # where nobody can be told, the status still tells
+    with suppress(OSError, ValueError):  # without a usable stderr, the exit status still reports it
         print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
     return status
 
@@ -114,22 +117,22 @@ def _complete_text(incomplete: str) -> list[str]:
 
 
 def _option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
-    """An option with its environment variable."""
+    """Build an option that can also be set by the environment variable CHARLSTM_NAME."""
     flags = name.split()
     env = "CHARLSTM_" + flags[-1].strip("-").replace("-", "_").upper()
     return typer.Option(*flags, help=help, envvar=env, rich_help_panel=panel, **more)
 
 
-LENGTH, MODEL, LEARNING, RUNNING = "How long", "The model", "Learning", "Running"
-OPEN = " Chosen to suit text and budget if not given."
-CHOICE, ENDING = "Choosing characters", "Beginning and end"
+LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
+OPEN = " Chosen to suit the text and the budget if not given."
+CHOICE, ENDING = "Choice of characters", "Prompt and length"
 
 CorpusNames = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="CORPUS",
         autocompletion=_complete_text,
-        help="Texts: paths, a directory, a pattern, '-' for standard input, or the name of a text in corpora/. None: the built-in text.",
+        help="File paths, a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
         show_default=False,
     ),
 ]
@@ -137,31 +140,35 @@ Run = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
-        help="A run's name or file; the newest run if none is given.",
+        help="Name or file of a run (default: the newest run).",
         show_default=False,
         autocompletion=_complete_run,
     ),
 ]
-Checkpoints = Annotated[Path, _option("--checkpoints", "The folder of runs.", RUNNING)]
-Minutes = Annotated[
-    float | None, _option("--minutes", "Train for so many minutes from now.", LENGTH, show_default=False)
-]
+Checkpoints = Annotated[Path, _option("--checkpoints", "Checkpoint folder.", RUNNING)]
+Minutes = Annotated[float | None, _option("--minutes", "Stop after this many minutes.", LENGTH, show_default=False)]
 Epochs = Annotated[
-    float | None, _option("--epochs", "Train until the text was read so often.", LENGTH, show_default=False)
+    float | None,
+    _option("--epochs", "Stop after this many epochs, counted from the start of the run.", LENGTH, show_default=False),
 ]
-Steps = Annotated[int | None, _option("--steps", "Train until so many steps were taken.", LENGTH, show_default=False)]
+Steps = Annotated[
+    int | None,
+    _option("--steps", "Stop after this many steps, counted from the start of the run.", LENGTH, show_default=False),
+]
 Display = Annotated[
     DisplayKind,
     _option(
         "--display",
-        "What to show: a screen, a bar, lines, JSON on stdout, nothing. auto: live on a terminal, else lines.",
+        "Progress display: live screen, bar, lines, JSON on stdout, or none (auto: live on a terminal, otherwise lines).",
         RUNNING,
     ),
 ]
-SaveEvery = Annotated[float, _option("--save-every", "Seconds between checkpoints.", RUNNING)]
-PreviewEvery = Annotated[float, _option("--preview-every", "Seconds between samples while training; 0: none.", RUNNING)]
-Threads = Annotated[int, _option("--threads", "Threads to use; 0: all cores.", RUNNING)]
-JSON = Annotated[bool, _option("--json", "JSON instead of text.", show_default=False)]
+SaveEvery = Annotated[float, _option("--save-every", "Save a checkpoint every X seconds.", RUNNING)]
+PreviewEvery = Annotated[
+    float, _option("--preview-every", "Show a sample every X seconds during training (0: never).", RUNNING)
+]
+Threads = Annotated[int, _option("--threads", "Number of threads (0: one per core).", RUNNING)]
+JSON = Annotated[bool, _option("--json", "Print JSON instead of text.", show_default=False)]
 
 
 @app.callback(invoke_without_command=True)
@@ -169,14 +176,14 @@ def version(
     context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
 ) -> None:
-    """Learn any text, and write new text in its style: a character-level LSTM in NumPy.
+    """Train a character-level LSTM on any text, and generate new text in its style.
 
-    Training shows what it learns, saves as it goes, and can be stopped at any time.
+    Training shows its progress, saves checkpoints as it runs, and can be stopped at any time.
     """
     if show:
         print(f"charlstm {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:  # there is nothing to do, and stdout is for what was done
+    if context.invoked_subcommand is None:  # stdout is reserved for the output of a command
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(2)
 
@@ -186,18 +193,22 @@ def train(
     context: typer.Context,
     corpora: CorpusNames = None,
     name: Annotated[
-        str | None, _option("--name", "The run's name; that of the text if none is given.", RUNNING, show_default=False)
+        str | None, _option("--name", "Name of the run (default: the name of the text).", RUNNING, show_default=False)
     ] = None,
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    hidden: Annotated[int | None, _option("--hidden", "Cells in a layer." + OPEN, MODEL, show_default=False)] = None,
-    layers: Annotated[int | None, _option("--layers", "LSTM layers." + OPEN, MODEL, show_default=False)] = None,
+    hidden: Annotated[
+        int | None, _option("--hidden", "Number of LSTM cells per layer." + OPEN, MODEL, show_default=False)
+    ] = None,
+    layers: Annotated[
+        int | None, _option("--layers", "Number of LSTM layers." + OPEN, MODEL, show_default=False)
+    ] = None,
     dropout: Annotated[
         float | None,
         _option(
             "--dropout",
-            "Share of outputs dropped in training; recurrent weights by what is above 0.25." + OPEN,
+            "Dropout rate; any excess over 0.25 also applies to recurrent weights." + OPEN,
             MODEL,
             show_default=False,
         ),
@@ -206,7 +217,7 @@ def train(
         str | None,
         _option(
             "--init-from",
-            "Begin with the weights of this run instead of random ones.",
+            "Start from the weights of this run instead of random ones.",
             MODEL,
             show_default=False,
             metavar="RUN",
@@ -217,7 +228,7 @@ def train(
         int | None,
         _option(
             "--batch",
-            f"Streams of text read side by side; {DEFAULTS.batch} if not given.",
+            f"Batch size: number of text streams trained in parallel (default: {DEFAULTS.batch}).",
             LEARNING,
             show_default=False,
         ),
@@ -226,52 +237,52 @@ def train(
         int | None,
         _option(
             "--seq",
-            f"Characters in a window of backpropagation; {DEFAULTS.seq} if not given.",
+            f"Length in characters of a window of backpropagation through time (default: {DEFAULTS.seq}).",
             LEARNING,
             show_default=False,
         ),
     ] = None,
-    optimizer: Annotated[Optimizer, _option("--optimizer", "How weights are changed.", LEARNING)] = DEFAULTS.optimizer,
+    optimizer: Annotated[Optimizer, _option("--optimizer", "Optimization algorithm.", LEARNING)] = DEFAULTS.optimizer,
     lr: Annotated[
         float | None,
-        _option(
-            "--lr", "Highest learning rate; one that suits the optimizer if not given.", LEARNING, show_default=False
-        ),
+        _option("--lr", "Peak learning rate (default: depends on the optimizer).", LEARNING, show_default=False),
     ] = None,
-    clip: Annotated[float, _option("--clip", "Largest norm of a gradient; 0: no limit.", LEARNING)] = DEFAULTS.clip,
+    clip: Annotated[float, _option("--clip", "Maximum gradient norm (0: no clipping).", LEARNING)] = DEFAULTS.clip,
     val_fraction: Annotated[
         float | None,
         _option(
             "--val-fraction",
-            f"Share of the text, from its end, that is held out; {DEFAULTS.val_fraction:g}, or less of a very long text.",
+            f"Fraction of the text to hold out, taken from its end (default: {DEFAULTS.val_fraction:g}, less for a very long text).",
             LEARNING,
             show_default=False,
         ),
     ] = None,
     eval_every: Annotated[
-        int, _option("--eval-every", "Steps between looks at the held-out text; 0: some 20 a run.", LEARNING)
+        int, _option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)
     ] = DEFAULTS.eval_every,
-    seed: Annotated[int, _option("--seed", "Of all random numbers.", LEARNING)] = DEFAULTS.seed,
-    encoding: Annotated[str, _option("--encoding", "Of the text.", RUNNING)] = "utf-8",
-    if_exists: Annotated[IfExists, _option("--if-exists", "What to do if the run exists.", RUNNING)] = "fail",
+    seed: Annotated[int, _option("--seed", "Random seed.", LEARNING)] = DEFAULTS.seed,
+    encoding: Annotated[str, _option("--encoding", "Text encoding.", RUNNING)] = "utf-8",
+    if_exists: Annotated[
+        IfExists, _option("--if-exists", "Fail, resume or overwrite if the run already exists.", RUNNING)
+    ] = "fail",
     display: Display = "auto",
     save_every: SaveEvery = HABITS.save_every_s,
     preview_every: PreviewEvery = HABITS.preview_every_s,
     checkpoints: Checkpoints = Path("checkpoints"),
     threads: Threads = 0,
 ) -> int:
-    """Learn a text. Writes NAME.npz, to resume, and NAME.best.npz, to sample from.
+    """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
 
-    charlstm train trumptweets.txt --minutes 20                        # one file, for 20 minutes
-    charlstm train letters/ --name letters --display bar               # all .txt files of a folder
-    charlstm train tweets.txt --minutes 20 --if-exists resume          # start, or go on: for cron
-    charlstm train letters.txt --init-from fables --minutes 5          # build on another run
+    charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
+    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
+    charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
+    charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
     settings: dict[str, Any] = {
         "hidden": hidden, "layers": layers, "batch": batch, "seq": seq, "optimizer": optimizer, "lr": lr, "clip": clip,
         "dropout": dropout, "val_fraction": val_fraction, "eval_every": eval_every, "seed": seed,
     }  # fmt: skip
-    TrainConfig(**{key: value for key, value in settings.items() if value is not None})  # refuses what is out of range
+    TrainConfig(**{key: value for key, value in settings.items() if value is not None})  # rejects values out of range
     settings = {key: value for key, value in settings.items() if _was_given(context, key)}
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
@@ -299,10 +310,10 @@ def resume(
     checkpoints: Checkpoints = Path("checkpoints"),
     threads: Threads = 0,
 ) -> int:
-    """Go on with a run exactly where it stopped, or longer than was planned.
+    """Continue a run where it stopped, or extend it.
 
-    charlstm resume                                # what was interrupted, to the end that was planned
-    charlstm resume trumptweets --minutes 20       # a named run, for another 20 minutes
+    charlstm resume                                # finish an interrupted run as planned
+    charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
     budget = _budget(context, minutes, epochs, steps)
     blas.prepare()
@@ -318,54 +329,59 @@ def resume(
 def sample(
     run: Run = None,
     temp: Annotated[
-        float, _option("--temp", "Below 1 safer, above 1 wilder; 0: always the likeliest.", CHOICE)
+        float,
+        _option(
+            "--temp",
+            "Sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.",
+            CHOICE,
+        ),
     ] = SAMPLE_DEFAULTS.temperature,
     top_k: Annotated[
-        int, _option("--top-k", "Choose among the k likeliest; 0: among all.", CHOICE)
+        int, _option("--top-k", "Choose among the N likeliest characters (0: all).", CHOICE)
     ] = SAMPLE_DEFAULTS.top_k,
     top_p: Annotated[
-        float, _option("--top-p", "Choose among the likeliest that make up this probability.", CHOICE)
+        float, _option("--top-p", "Choose among the likeliest characters that together have this probability.", CHOICE)
     ] = SAMPLE_DEFAULTS.top_p,
     seed: Annotated[
         int | None,
-        _option(
-            "--seed", "Of the random numbers; drawn, and told on stderr, if none is given.", CHOICE, show_default=False
-        ),
+        _option("--seed", "Random seed (default: a random one, printed on stderr).", CHOICE, show_default=False),
     ] = None,
     length: Annotated[
         int | None,
         _option(
             "--length",
-            f"New characters; 0: no end. {SAMPLE_DEFAULTS.length} unless --lines is given.",
+            f"Generate at most N characters (0: no limit; default: {SAMPLE_DEFAULTS.length}, or no limit with --lines).",
             ENDING,
             show_default=False,
         ),
     ] = None,
     lines: Annotated[
-        int, _option("--lines", "Whole lines to write, the prompt's own not counted; 0: does not matter.", ENDING)
+        int, _option("--lines", "Stop after N complete lines, excluding the prompt (0: no limit).", ENDING)
     ] = SAMPLE_DEFAULTS.lines,
-    stop: Annotated[str, _option("--stop", "End before this text.", ENDING, show_default=False)] = SAMPLE_DEFAULTS.stop,
+    stop: Annotated[
+        str, _option("--stop", "Stop when this text appears, and leave it out.", ENDING, show_default=False)
+    ] = SAMPLE_DEFAULTS.stop,
     prompt: Annotated[
-        str, _option("--prompt", "How the text begins; '-' reads standard input.", ENDING, show_default=False)
+        str, _option("--prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
     ] = SAMPLE_DEFAULTS.prompt,
     prompt_file: Annotated[
         Path | None,
         _option(
             "--prompt-file",
-            "A file with how the text begins, in UTF-8; its last line end does not count.",
+            "UTF-8 file with the text to continue; its final newline is ignored.",
             ENDING,
             show_default=False,
         ),
     ] = None,
     unknown: Annotated[
-        Unknown, _option("--unknown", "What to do with a prompt's characters that the model never saw.", ENDING)
+        Unknown, _option("--unknown", "Fail on prompt characters that the model never saw, or skip them.", ENDING)
     ] = SAMPLE_DEFAULTS.unknown,
-    count: Annotated[int, _option("-n --count", "How many texts.", ENDING)] = 1,
+    count: Annotated[int, _option("-n --count", "Number of texts to generate.", ENDING)] = 1,
     novelty: Annotated[
         bool,
         _option(
             "--novelty",
-            "Tell how much of it stands in the training text, word for word, on stderr.",
+            "Report on stderr how much of the sample is copied from the training text.",
             show_default=False,
         ),
     ] = False,
@@ -373,22 +389,22 @@ def sample(
         bool,
         _option(
             "-i --interactive",
-            f"Type how a text begins, read how it goes on ({CONVERSATION_LENGTH} characters, if no --length is given), again and again.",
+            f"Read prompts line by line and continue each one ({CONVERSATION_LENGTH} characters unless --length is given).",
             show_default=False,
         ),
     ] = False,
     json: JSON = False,
     output: Annotated[
         Path | None,
-        _option("--output", "Write to this file, which is replaced once all is written.", show_default=False),
+        _option("--output", "Write to this file, replacing it only once the output is complete.", show_default=False),
     ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> int:
-    """Write new text from a run.
+    """Generate new text from a run.
 
-    charlstm sample --temp 0.8                                   # from the newest run
-    charlstm sample trumptweets --prompt "I will " --lines 1     # go on from a beginning
-    charlstm sample --lines 5 --output today.txt                 # a file that is never half written
+    charlstm sample --temp 0.8                                   # sample the newest run
+    charlstm sample trumptweets --prompt "I will " --lines 1     # continue a prompt
+    charlstm sample --lines 5 --output today.txt                 # write a file, never a partial one
     """
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
@@ -428,14 +444,14 @@ def info(
     json: JSON = False,
     plot: Annotated[
         Path | None,
-        _option("--plot", "Draw the curves into this .png or .svg, which needs matplotlib.", show_default=False),
+        _option("--plot", "Draw the curves in this .png or .svg file (needs matplotlib).", show_default=False),
     ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> int:
-    """Show what is in a run's file: model, text, settings, curves, health, size. With no run: the newest, and a list of all.
+    """Show a run: model, text, settings, curves, health, size. Without RUN, show the newest one and list all runs.
 
-    charlstm info                        # the newest run
-    charlstm info trumptweets --json     # for programs
+    charlstm info                        # show the newest run and list all
+    charlstm info trumptweets --json     # print JSON, for programs
     charlstm info trumptweets --plot curves.svg
     """
     driving.need_stdout()
@@ -449,29 +465,32 @@ def info(
 def evaluate(
     run: Annotated[
         str,
-        typer.Argument(metavar="RUN", help="A run's name or file.", show_default=False, autocompletion=_complete_run),
+        typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=_complete_run),
     ],
     corpora: Annotated[
         list[str],
         typer.Argument(
-            metavar="TEXT", help="Texts, as 'train' takes them.", show_default=False, autocompletion=_complete_text
+            metavar="TEXT", help="Texts, as for 'train'.", show_default=False, autocompletion=_complete_text
         ),
     ],
     cold: Annotated[
-        int, _option("--cold", "Forget all after so many characters, as models with a window do; 0: never.")
+        int, _option("--cold", "Reset the state every N characters, as models with a fixed context do (0: never).")
     ] = 0,
     show: Annotated[
-        bool, _option("--show", "The text itself, each character coloured by its surprise.", show_default=False)
+        bool,
+        _option("--show", "Print the text, with each character coloured by how unexpected it is.", show_default=False),
     ] = False,
     json: JSON = False,
-    unknown: Annotated[Unknown, _option("--unknown", "What to do with characters that the model never saw.")] = "error",
-    encoding: Annotated[str, _option("--encoding", "Of the text.")] = "utf-8",
+    unknown: Annotated[
+        Unknown, _option("--unknown", "Fail on characters that the model never saw, or skip them.")
+    ] = "error",
+    encoding: Annotated[str, _option("--encoding", "Text encoding.")] = "utf-8",
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> int:
-    """Tell how well a run predicts a text, in nats and bits a character.
+    """Measure how well a run predicts a text, in nats and bits per character.
 
-    charlstm eval trumptweets newtweets.txt              # one number
-    charlstm eval trumptweets newtweets.txt --show       # the text, coloured by what surprised it
+    charlstm eval trumptweets newtweets.txt              # print the loss
+    charlstm eval trumptweets newtweets.txt --show       # print the text in colours
     """
     require("--cold", cold, 0, None)
     driving.need_stdout()
@@ -482,20 +501,20 @@ def evaluate(
 
 
 def _refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Refuse the others of an option's fellows that it has no use for."""
+    """Reject options that can't be combined with this one."""
     if given := [name for name, value in others.items() if value]:
-        raise UsageError(f"{option} and {given[0]} do not go together: leave one of them out")
+        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")
 
 
 def _budget(context: typer.Context, minutes: float | None, epochs: float | None, steps: int | None) -> Budget:
-    """The budget; one that was typed stands above those of the environment."""
+    """Return the budget; a limit given on the command line overrides those from the environment."""
     given = {"minutes": minutes, "epochs": epochs, "steps": steps}
     typed = [name for name in given if _was_typed(context, name)]
     return Budget(**{name: value for name, value in given.items() if not typed or name in typed})  # type: ignore[arg-type]
 
 
 def _was_given(context: typer.Context, name: str) -> bool:
-    """Whether an option was typed, or stands in the environment."""
+    """Return whether an option was set, on the command line or in the environment."""
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 

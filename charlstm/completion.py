@@ -1,4 +1,4 @@
-"""What Tab offers for a run and for a text. Called at every press of the key, so it imports no NumPy and reads no file."""
+"""Shell completion for runs and texts. It runs at every press of Tab, so it neither imports NumPy nor reads files."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from charlstm.finding import corpora_names
 from charlstm.runs import SUFFIX, run_names
 
 PLAIN = re.compile(r"[\w@%+,./~-]+")
-"""What a shell takes as it is."""
+"""Names that need no quoting in a shell."""
 
 
 def complete_run(begun: str, folder: Path) -> list[str]:
-    """Names of the runs in a folder that begin so; where there is none, .npz files by path."""
+    """Return the runs in `folder` whose names start with `begun`, or matching paths of .npz files if there are none."""
     names = [name for name in run_names(folder) if name.startswith(begun) and PLAIN.fullmatch(name)]
     return names or _paths(begun, SUFFIX)
 
 
 def complete_text(begun: str) -> list[str]:
-    """Names of the texts in corpora/, and paths, that begin so."""
+    """Return the names of texts in corpora/, and the paths, that start with `begun`."""
     names = [name for name in corpora_names() if name.startswith(begun) and PLAIN.fullmatch(name)]
     return names + [path for path in _paths(begun, "") if path not in names]
 
 
 def _paths(begun: str, ending: str) -> list[str]:
-    """Folders, and files of that ending, but for those that would have to be quoted: where nothing else is left, the shell completes by itself, and quotes.
+    """Return folders, and files with this ending, whose paths start with `begun`.
 
-    A folder that is the only match is opened, because the shell would put a space after it.
+    Paths that need quoting are omitted. If nothing remains, the shell falls back to its own completion, which quotes.
+    If a folder is the only match, its contents are returned, because the shell would append a space to a lone folder.
     """
     head, tail = begun[: begun.rfind("/") + 1], begun[begun.rfind("/") + 1 :]
     found = []

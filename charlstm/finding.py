@@ -1,4 +1,4 @@
-"""What words mean: texts by path, pattern or name, and the names that come nearest to a mistyped one. Needs no NumPy, so that completion is quick."""
+"""Look up texts by path, pattern or name, and suggest names for mistyped ones; no NumPy, to keep completion fast."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ SUFFIX = ".txt"
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """``did you mean NAME?`` for the names that come nearest to a word, or nothing if none is near."""
+    """Return "did you mean NAME?" for the names closest to a word, or an empty string if none is close."""
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), by_lower, n=3)
     return f"did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""
 
 
 def shipped(folder: str, name: str) -> Path:
-    """The path of a file that comes with the program: in an installed package, or in the checkout that it runs from."""
+    """Return the path of a bundled file, in the installed package or in the source checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "data" / folder / name
     return installed if installed.exists() else package.parent / folder / name
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
-    """Absolute paths of the texts that these words mean (``-`` stays as it is); none at all means the built-in text.
+    """Return the absolute paths of the texts with these names; without names, that of the built-in text.
 
-    A word is a path, a directory (all its .txt files, sorted), a pattern, ``-``, or the bare name of a text in corpora/.
+    A name is a path, a directory (all its .txt files, sorted), a glob pattern, the name of a text in corpora/, or ``-`` for
+    standard input, which is returned unchanged.
 
     Raises:
-        CorpusError: says what was looked for, where, and which names come nearest.
+        CorpusError: no text matches a name; the message suggests the closest ones.
     """
     if not names:
         return (str(shipped("corpora", BUILT_IN + SUFFIX)),)
     found = [path for name in names for path in _find_one(name)]
     if found.count(STDIN) > 1 or (STDIN in found and len(found) > 1):
-        raise CorpusError("'-' (standard input) can't be combined with other texts: give it alone")
+        raise CorpusError("'-' (standard input) can't be combined with other texts: give only '-'")
     return tuple(dict.fromkeys(found))
 
 
 def corpora_folders() -> list[Path]:
-    """Where a bare name is looked for: ./corpora, then what comes with the program."""
+    """Return the folders to search for a bare name: ./corpora, then the bundled corpora."""
     return list(dict.fromkeys([Path("corpora").absolute(), shipped("corpora", BUILT_IN + SUFFIX).parent]))
 
 
 def corpora_names() -> list[str]:
-    """The bare names that there are."""
+    """Return the bare names of all texts in the corpora folders."""
     return sorted({path.stem for folder in corpora_folders() for path in folder.glob("*" + SUFFIX)})
 
 
 def default_name(sources: Sequence[str]) -> str:
-    """The name of a run on these texts: that of the first one. The built-in text's own model is never in the way of it."""
+    """Return the default name of a run on these texts: the name of the first one.
+
+    The built-in text gets the prefix "my-", so that the run does not hide the bundled model.
+    """
     if list(sources) == [STDIN]:
         return "stdin"
     stem = Path(sources[0]).stem
@@ -70,12 +74,12 @@ def _find_one(name: str) -> list[str]:
         if path.is_dir():
             texts = sorted(str(p.absolute()) for p in path.rglob("*" + SUFFIX) if p.is_file())
             if not texts:
-                raise CorpusError(f"{name} is a directory with no {SUFFIX} file in it: name the files themselves")
+                raise CorpusError(f"the directory {name} contains no {SUFFIX} files: give the files by name")
             return texts
         if path.exists():
             return [str(path.absolute())]
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{name!r} can't be looked up ({error}): give the path of a text") from error
+        raise CorpusError(f"the text {name!r} can't be accessed ({error}): give the path of another") from error
     if any(c in name for c in "*?["):
         texts = sorted(str(Path(p).absolute()) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
         if texts:
@@ -88,7 +92,7 @@ def _find_one(name: str) -> list[str]:
     nearby = [str(p) for p in path.parent.glob("*")] if path.parent.is_dir() else []
     hint = (
         nearest(str(path), nearby + corpora_names())
-        or f"there is {', '.join(corpora_names()) or 'nothing'} in corpora/"
+        or f"give a path, or the name of a text in corpora/ ({', '.join(corpora_names())})"
     )
     where = " or ".join(str(folder) for folder in corpora_folders())
-    raise CorpusError(f"there is no text {name!r}, neither as a path nor in {where}: {hint}")
+    raise CorpusError(f"there is no text {name!r}, either as a path or in {where}: {hint}")

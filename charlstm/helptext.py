@@ -1,4 +1,7 @@
-"""The text of ``--help``: what a command is for, lines to paste, and the options in groups. Plain words, made from the parameters, and no Rich, so that it is quick."""
+"""The text of ``--help``: the purpose of a command, examples to paste, and its options in groups.
+
+It is plain text generated from Click's parameters. Rich is not imported, because it would make ``--help`` slow.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,27 @@ from typing import Any
 from charlstm.display.words import may_embolden
 
 RUNNING, OTHER = "Running", "Options"
-"""The groups that stand last."""
+"""The groups that are printed last."""
 FIRST = (
-    ("charlstm train", "learn the built-in fables; Ctrl-C saves and stops"),
-    ("charlstm sample --temp 0.8", "write new text"),
+    ("charlstm train", "train on the built-in fables; Ctrl-C saves and stops"),
+    ("charlstm sample --temp 0.8", "generate new text"),
 )
-"""What to type before anything else."""
+"""The commands to type first, and what they do."""
 NARROWEST, WIDEST, MOST_NAME = 40, 100, 26
 KINDS = {"int": "N", "float": "X", "str": "TEXT"}
-"""What stands for a value behind its option."""
+"""Placeholders for the value of an option, by type."""
 HELD = "\0"
-"""A space at which no line is broken."""
+"""Placeholder for a space at which lines do not break."""
 
 
 def of_command(path: str, doc: str, parameters: Sequence[Any], context: Any) -> str:
-    """The help of a command.
+    """Format the help of one command.
 
     Args:
-        path: what is typed to call it.
-        doc: what it is for; after the first paragraph, a line is an example: a command, two spaces, ``#`` and what it does.
-        parameters: Click's, arguments and options.
-        context: Click's.
+        path: the command as typed, such as ``charlstm train``.
+        doc: its docstring: a paragraph on its purpose, then one example per line: a command, two spaces, ``#``, a comment.
+        parameters: its arguments and options, as Click's objects.
+        context: Click's context.
     """
     about, *rest = inspect.cleandoc(doc).split("\n\n")
     arguments = [p for p in parameters if p.param_type_name == "argument"]
@@ -54,15 +57,15 @@ def of_command(path: str, doc: str, parameters: Sequence[Any], context: Any) -> 
 def of_program(
     path: str, doc: str, commands: Iterable[tuple[str, str]], parameters: Sequence[Any], context: Any
 ) -> str:
-    """The help of the program: what to type first, its commands, its own options."""
+    """Format the help of the program: what to type first, its commands and its own options."""
     return "\n\n".join(
         [
             _fill(inspect.cleandoc(doc)),
             f"{_heading('Usage')} {path} COMMAND [OPTIONS]",
-            _table("Type this first", FIRST, whole=True),
+            _table("Getting started", FIRST, whole=True),
             _table("Commands", [(name, inspect.cleandoc(about).split("\n\n")[0]) for name, about in commands]),
             _table(OTHER, [(_names(p, context), p.help or "") for p in parameters if not p.hidden]),
-            _fill(f"'{path} COMMAND --help' has examples, and every option with its environment variable."),
+            _fill(f"Run '{path} COMMAND --help' for examples and every option with its environment variable."),
         ]
     )
 
@@ -72,7 +75,7 @@ def _example(line: str) -> tuple[str, ...]:
 
 
 def width() -> int:
-    """Columns to write in."""
+    """Return the number of columns to use."""
     return max(NARROWEST, min(shutil.get_terminal_size().columns, WIDEST))
 
 
@@ -82,7 +85,7 @@ def _usage(argument: Any) -> str:
 
 
 def _names(option: Any, context: Any) -> str:
-    """``-n, --count N``."""
+    """Format the names and value of an option, as in ``-n, --count N``."""
     names = ", ".join(sorted(option.opts + option.secondary_opts, key=len))
     if option.is_flag:
         return names
@@ -91,11 +94,11 @@ def _names(option: Any, context: Any) -> str:
 
 
 def _meaning(option: Any) -> str:
-    """What an option does, its default and its environment variable."""
+    """Format the description of an option, with its default and environment variable."""
     facts = []
     if option.show_default and option.default is not None and not option.is_flag and option.default != "":
         default = option.default
-        facts.append(f"default{HELD}{default:g}" if isinstance(default, float) else f"default{HELD}{default}")
+        facts.append(f"default:{HELD}{default:g}" if isinstance(default, float) else f"default:{HELD}{default}")
     if option.envvar:
         facts.append(str(option.envvar))
     return f"{option.help or ''} [{'; '.join(facts)}]" if facts else str(option.help or "")
@@ -106,9 +109,9 @@ def _fill(text: str) -> str:
 
 
 def _table(title: str, rows: Sequence[tuple[str, ...]], *, whole: bool = False) -> str:
-    """Names and what they mean, in two columns; a name that is too long for its column has a line of its own.
+    """Format names and descriptions in two columns; a name too long for its column gets a line of its own.
 
-    With `whole` the names are commands, which stay in one line however long.
+    With `whole`, names are commands to paste and are never broken.
     """
     if not rows:
         return ""
@@ -136,5 +139,5 @@ def _bold(text: str) -> str:
 
 
 def _styled(text: str, code: str) -> str:
-    """Text in bold on a terminal that knows it."""
+    """Style text for a terminal that supports it; otherwise return it unchanged."""
     return f"\x1b[{code}m{text}\x1b[0m" if may_embolden(sys.stdout) else text

@@ -1,4 +1,4 @@
-"""What is said about a command line with a mistake in it: one sentence, with the word that was probably meant."""
+"""Messages about mistakes on the command line: one sentence each, with the closest valid word as a suggestion."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
 
 
 def unknown_command(words: Sequence[str], commands: Sequence[str]) -> str:
-    """A first word that is no command."""
+    """Return the message about a first word that is not a command."""
     hint = nearest(words[0], commands)
-    with suppress(OSError, ValueError):  # no name of a file at all
+    with suppress(OSError, ValueError):  # not a valid file name
         if not hint and Path(words[0]).exists():
             hint = f"did you mean 'charlstm train {shlex.join(words)}'?"
-    hint = hint or f"it is one of {', '.join(commands)}"
+    hint = hint or f"use one of {', '.join(commands)}"
     return f"there is no command {words[0]!r}: {hint}"
 
 
 def explain(error: Any, words: Sequence[str]) -> str:
-    """Any other mistake, from the exception that Typer raised about it.
+    """Return the message about any other mistake, derived from the exception that Typer raised.
 
     Args:
         error: Typer's exception.
-        words: the command line.
+        words: the arguments on the command line.
     """
     context = getattr(error, "ctx", None)
     see = f"see '{context.command_path if context is not None else 'charlstm'} --help'"
@@ -50,7 +50,7 @@ def explain(error: Any, words: Sequence[str]) -> str:
 
 
 def _named(param: Any, context: Any) -> str:
-    """What the user typed: the option, or the variable that it was taken from."""
+    """Return the name of the parameter as the user gave it: the option, or its environment variable."""
     source = context.get_parameter_source(param.name) if context is not None else None
     if source is not None and source.name == "ENVIRONMENT":
         return str(param.envvar)
@@ -59,7 +59,7 @@ def _named(param: Any, context: Any) -> str:
 
 def _unknown_option(error: Any, words: Sequence[str], see: str) -> str:
     wrong, context = error.option_name, error.ctx
-    for word in words:  # of -temp only -t was looked at
+    for word in words:  # Click reports -temp as -t
         if word.startswith(wrong) and not wrong.startswith("--"):
             wrong = word.split("=")[0]
     root = context.parent or context

@@ -1,6 +1,6 @@
-"""`sample -i`: type how a text begins, and it is written on; a line that begins with a slash changes how.
+"""`sample -i`: read prompts and continue each one; a line that starts with a slash is a command.
 
-It asks on a terminal only. From a pipe it answers each line in turn, so that a script can hold the same conversation.
+It prints a prompt on a terminal only. A script can pipe in the same lines.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from charlstm.render import can_show
 from charlstm.settings import SampleConfig
 
 HELP = """\
-Type how a text begins, and it is written on; an empty line begins with nothing.
-\\n in a line is a line end, and // begins a text that begins with a slash.
-Ctrl-C stops a text that is being written, Ctrl-D leaves.
-  /temp 0.5     below 1 safer, above 1 wilder; 0: always the likeliest
-  /top-k 10     choose among the 10 likeliest characters; 0: among all
-  /top-p 0.9    choose among the likeliest that make up this probability
-  /length 500   new characters; 0: until Ctrl-C, or until /lines
-  /lines 3      whole lines; 0: does not matter
-  /seed 7       of the next text; each text after it has the next number
-  /again        the same beginning once more
-A word without its number tells what it is now."""
+Type the start of a text, and the model continues it; an empty line is an empty prompt.
+Type \\n for a newline, and // for a slash at the start of a text.
+Ctrl-C stops the current text, Ctrl-D exits.
+  /temp 0.5     sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest
+  /top-k 10     choose among the 10 likeliest characters (0: all)
+  /top-p 0.9    choose among the likeliest characters that together have this probability
+  /length 500   generate at most 500 characters (0: until Ctrl-C or /lines)
+  /lines 3      stop after 3 complete lines (0: no limit)
+  /seed 7       seed of the next text; it increases by 1 after each text
+  /again        repeat the last prompt
+A setting without a value prints its current value."""
 NUMBERS = {"temp": "temperature", "top-k": "top_k", "top-p": "top_p", "length": "length", "lines": "lines"}
-"""Words that change a setting, and its name."""
+"""Commands that change a setting, and the name of that setting."""
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def converse(run: str | None, folder: Path, settings: SampleConfig, seed: int | None) -> int:
-    """Answer what is typed until it ends; returns the exit status.
+    """Answer lines of standard input until it ends; return the exit status.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C while it waited for something to be typed.
+        KeyboardInterrupt: Ctrl-C was pressed while waiting for input.
     """
     if sys.stdin is None or sys.stdin.closed:
-        raise UsageError("-i was given but standard input is closed: type into it, or pipe lines")
+        raise UsageError("-i needs input, but standard input is closed: run it in a terminal, or pipe in lines")
     model = api.load(run, folder)
     if seed is None:
         seed = api.draw_seed()
@@ -50,24 +50,24 @@ def converse(run: str | None, folder: Path, settings: SampleConfig, seed: int | 
     api.check_seed(seed)
     conversation = Conversation(model, settings, seed, can_show(sys.stdout))
     if sys.stdin.isatty():
-        _tell(f"{model.name}: type how a text begins; /help tells what else there is, Ctrl-D leaves")
+        _tell(f"{model.name}: type the start of a text; /help lists the commands, Ctrl-D exits")
     for line in _typed():
         conversation.answer(line)
     return 0
 
 
 def _typed() -> Iterator[str]:
-    """The lines that are typed, asked for where somebody can see it."""
+    """Yield the lines of standard input, with a prompt if it is a terminal."""
     asks = sys.stdin.isatty()
     edits = asks and sys.stdout.isatty()
     sys.stdin.reconfigure(errors="replace", **({} if asks else {"encoding": "utf-8"}))  # type: ignore[union-attr]
     if edits:
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # input() edits lines once it is there
+            import readline  # noqa: F401  # gives input() line editing
     try:
         while True:
             if edits:
-                yield input("> ")  # on stdout, because readline draws there; it is the same terminal
+                yield input("> ")  # on stdout, the same terminal, because readline draws there
                 continue
             if asks:
                 print("> ", end="", file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def _typed() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """While it lasts, Ctrl-C is put down in the list: an exception could come where Python throws it away, in a finalizer."""
+    """Record Ctrl-C in a list instead of raising, because Python discards an exception raised in a finalizer."""
     noted: list[int] = []
     with driving.handlers_set({"SIGINT": lambda number, frame: noted.append(number)}):
         yield noted
@@ -96,7 +96,7 @@ def _tell(sentence: str) -> None:
 
 @dataclass
 class Conversation:
-    """Somebody and a model."""
+    """An interactive session with a model: settings, seed and last prompt."""
 
     model: api.Model
     settings: SampleConfig
@@ -105,7 +105,7 @@ class Conversation:
     beginning: str = ""
 
     def answer(self, line: str) -> None:
-        """Do what a line asks for."""
+        """Run a command, or continue a prompt."""
         if line.startswith("/") and not line.startswith("//"):
             self._obey(*line[1:].split())
             return
@@ -120,7 +120,7 @@ class Conversation:
         elif word in NUMBERS or word == "seed":
             self._set(word, values)
         else:
-            _tell(f"there is no /{word}: /help tells what there is, and // begins a text with a slash")
+            _tell(f"there is no command /{word}: type /help for a list, or // for a text that starts with a slash")
 
     def _set(self, word: str, values: tuple[str, ...]) -> None:
         now = self.seed if word == "seed" else getattr(self.settings, NUMBERS[word])
@@ -141,9 +141,9 @@ class Conversation:
             _tell(f"/{word} takes {kind}, as in '/{word} {now}'")
 
     def _write(self) -> None:
-        """Write on from the beginning; Ctrl-C ends the text and nothing else."""
+        """Continue the prompt; Ctrl-C stops only the current text."""
         if strange := self.model.strange(self.beginning):
-            _tell(f"the model never saw {strange}: left out")
+            _tell(f"the model never saw {strange}: skipped")
         on_terminal = self.out.isatty()
         last = prompt = self.model.readable(self.beginning, "skip")
         bold = prompt and may_embolden(self.out)
@@ -160,7 +160,7 @@ class Conversation:
                     last = piece
         except CharlstmError as error:
             _tell(str(error))
-        except KeyboardInterrupt:  # before or after the text
+        except KeyboardInterrupt:  # raised before or after the handler is set
             last = ""
         self.seed += 1
         if not last.endswith("\n"):

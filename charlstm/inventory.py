@@ -1,4 +1,4 @@
-"""What there is in a folder of runs and in each file of it, as plain facts: what `info` tells."""
+"""Metadata of runs and of a checkpoint folder, as `info` prints it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from charlstm.state import TrainState
 
 
 def describe(run: str | None, folder: Path) -> dict[str, Any]:
-    """What is in a run's file, under the names that `info --json` keeps; with None of the newest that can be used, and under `runs` all.
+    """Return the metadata of a run under the keys of `info --json`.
+
+    With None, it describes the newest run that can be used, and lists all runs under `runs`.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
     if run is not None:
@@ -32,7 +34,7 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
 
 
 def _newest(listed: list[_Entry]) -> dict[str, Any]:
-    """The newest run that can be used; what is wrong with those before it is noted."""
+    """Return the metadata of the newest run that can be used, and record the errors of newer ones in their entries."""
     for entry in listed:
         try:
             return _facts(entry.path)
@@ -42,7 +44,7 @@ def _newest(listed: list[_Entry]) -> dict[str, Any]:
 
 
 def _latest(run: str | None, folder: Path) -> Path:
-    """The file of a run: the latest state if it is there, not the best; that of a path as given."""
+    """Return the file of a run: a path as given; for a name, the latest state if it exists, else the best model."""
     path = runs.find_run(run, folder, best=True)
     latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
     named = run is None or not (run.endswith(runs.SUFFIX) or "/" in run)
@@ -55,7 +57,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
-    """What is in a checkpoint, and in the run that it may hold."""
+    """Return the metadata of a checkpoint, and of the training state if it has one."""
     model, config, text = found.writer.config, found.config, found.text
     last = found.history[-1] if found.history else None
     name = found.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX)
@@ -100,7 +102,7 @@ def _age_s(path: Path) -> float:
 
 @dataclass
 class _Entry:
-    """A run in the list: what its file says of itself, or what is wrong with it."""
+    """A run in the list, with the header of its file or the error in reading it."""
 
     name: str
     path: Path
@@ -108,7 +110,7 @@ class _Entry:
     error: str
 
     def facts(self) -> dict[str, Any]:
-        """Under the names that `info --json` has for them."""
+        """Return the entry under the keys of `info --json`."""
         base = {"name": self.name, "path": str(self.path)}
         if (g := self.glance) is None:
             return base | {"error": self.error}

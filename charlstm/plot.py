@@ -1,4 +1,4 @@
-"""The curves of a run as a picture; the one module that needs matplotlib, which comes with the extra `plot`."""
+"""The curves of a run as a picture; the only module that needs matplotlib, from the extra `plot`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ INCHES = (8.0, 6.0)
 
 
 def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None:
-    """Draw losses, and below them the measures of health, into a file, which is replaced once all is drawn.
+    """Draw the losses and the health metrics in a file, which is replaced only once the picture is complete.
 
     Args:
-        path: ends in .png or .svg.
-        name: of the run.
-        history: its rows.
+        path: a file name that ends in .png or .svg.
+        name: the name of the run, used as the title.
+        history: the rows of its history.
 
     Raises:
-        UsageError: matplotlib is missing, the file is of another kind, or there is nothing to draw.
+        UsageError: matplotlib is missing, the file has another ending, or the history is empty.
         SaveError: the file can't be written.
     """
     if path.suffix.lower() not in KINDS:
-        raise UsageError(f"--plot {path} is no name of a picture: take one that ends in {' or '.join(KINDS)}")
+        raise UsageError(f"--plot {path} is not a picture file: use a name that ends in {' or '.join(KINDS)}")
     if not history:
-        raise UsageError(f"{name!r} has no curves yet: they begin with its first evaluation")
+        raise UsageError(
+            f"{name!r} has no curves yet: continue it with 'charlstm resume {name}' until its first evaluation"
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("--plot needs matplotlib, which is not here: type pip install 'charlstm[plot]'") from error
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed: type pip install 'charlstm[plot]'"
+        ) from error
     steps = [point["step"] for point in history]
     figure = Figure(figsize=INCHES, layout="constrained")
     losses, health = figure.subplots(2, sharex=True)
@@ -42,7 +46,7 @@ def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None
     if judged := [(point["step"], point["val_nats"]) for point in history if point["val_nats"] is not None]:
         losses.plot(*zip(*judged, strict=True), "o-", label="held out")
     losses.set_title(name, parse_math=False)
-    losses.set_ylabel("nats a character")
+    losses.set_ylabel("nats per character")
     for q in HEALTH:
         if q.field != "saturated":  # often 0, which a logarithmic axis can't show
             health.plot(steps, [point[q.field] for point in history], label=q.label)
@@ -55,7 +59,7 @@ def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None
     def draw(file: BinaryIO) -> None:
         kind = path.suffix.lower().removeprefix(".")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a name may have characters that the font has not
+            warnings.simplefilter("ignore")  # the font may lack characters of the name
             figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
     api.write_atomically(path, draw, "--plot")

@@ -1,4 +1,4 @@
-"""What `sample` and `eval` put on stdout."""
+"""The output of `sample` and `eval`."""
 
 from __future__ import annotations
 
@@ -33,17 +33,15 @@ def write_samples(
     as_json: bool = False,
     output: Path | None = None,
 ) -> int:
-    """Write `count` texts of a run to stdout, each character as soon as it is made; returns the exit status.
+    """Write `count` texts of a run to stdout, each character as soon as it is generated; return the exit status.
 
-    With `output` they go to that file instead, which is replaced once they are complete.
+    With `output`, they go to that file instead, which is replaced only once they are complete.
     """
     if count < 1:
         raise UsageError(f"-n {count} is out of range: it must be at least 1")
     endless = settings.length == 0 and settings.lines == 0
     if endless and not settings.stop and (as_json or count > 1 or output is not None or novelty):
-        raise UsageError(
-            "a text without an end can't be told as JSON, be one of several, be compared or fill a file: give a --length"
-        )
+        raise UsageError("--json, -n, --novelty and --output need a finite sample: set --length")
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
     training_text = model.training_text() if novelty else None
@@ -68,9 +66,9 @@ def write_samples(
 
 
 def _with_prompt(settings: SampleConfig, prompt_file: Path | None) -> SampleConfig:
-    """The settings with the text of the prompt in them, wherever that comes from."""
+    """Return the settings with the prompt read from its file or from standard input, if it comes from there."""
     if prompt_file is not None and settings.prompt:
-        raise UsageError("--prompt and --prompt-file were both given: give one of them")
+        raise UsageError("--prompt and --prompt-file can't be combined: give only one of them")
     source = settings.prompt if prompt_file is None else str(prompt_file)
     return replace(settings, prompt=api.read_prompt(source)) if prompt_file is not None or source == "-" else settings
 
@@ -85,18 +83,18 @@ def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
 
 
 class _Texts:
-    """Several texts that are made as one batch and read one after the other."""
+    """Several texts that are generated as one batch and read one after another."""
 
     def __init__(self, model: api.Model, settings: SampleConfig, seeds: Sequence[int], *, keep: bool) -> None:
         self.prompt = model.readable(settings.prompt, settings.unknown)
         self.seeds = seeds
         self.steps = model.sample_side_by_side(seeds, settings)
         self.waiting: list[list[str]] = [[] for _ in seeds]
-        self.keep = keep  # what was written, which a text without an end must not do
+        self.keep = keep  # whether to keep what was read; an endless text would fill the memory
         self.written: list[list[str]] = [[] for _ in seeds]
 
     def pieces(self, number: int) -> Iterator[str]:
-        """One text without its prompt, piece by piece, as soon as each is made; what is made of the others meanwhile is kept."""
+        """Yield one text without its prompt, in pieces as they are generated; pieces of the other texts are queued."""
         while True:
             yield from self.waiting[number]
             if self.keep:
@@ -110,14 +108,14 @@ class _Texts:
 
 
 def can_show(out: TextIO) -> TextIO:
-    """The stream, which from now on puts a replacement for what its encoding does not have."""
+    """Make a stream replace characters that its encoding lacks, and return it."""
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="replace")
     return out
 
 
 def _write_texts(texts: _Texts, out: TextIO) -> None:
-    """Texts, one after the other; on a terminal control characters are made visible, and each text ends with a line end."""
+    """Write texts one after another; on a terminal, show control characters and end each text with a newline."""
     can_show(out)
     on_terminal = out.isatty()
     for number in range(len(texts.seeds)):
@@ -139,7 +137,7 @@ def _write_json(
     for number, (seed, text) in enumerate(zip(texts.seeds, written, strict=True)):
         try:
             nats = model.evaluate(text, prompt=texts.prompt)
-        except UsageError:  # there is nothing in it to predict
+        except UsageError:  # the sample is too short to evaluate
             nats = None
         facts = {"text": texts.prompt + text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}
         if copied is not None:
@@ -158,7 +156,7 @@ def _novelty_facts(copied: api.Copied) -> dict[str, Any]:
 
 
 def _tell_novelty(texts: _Texts, training_text: api.TrainingText) -> None:
-    """Say on stderr how much of each text is copied."""
+    """Print to stderr how much of each text is copied."""
     written = ["".join(pieces) for pieces in texts.written]
     for seed, copied in zip(texts.seeds, training_text.compare(written), strict=True):
         which = f" of seed {seed}" if len(written) > 1 else ""
@@ -167,17 +165,17 @@ def _tell_novelty(texts: _Texts, training_text: api.TrainingText) -> None:
 
 def _novelty_words(copied: api.Copied) -> str:
     if copied.share is None:
-        return f"unknown, because the sample is shorter than the {api.PIECE} characters that are compared"
+        return f"unknown, because the sample is shorter than {api.PIECE} characters"
     if copied.copied == 0:
-        return f"none of its {api.PIECE}-character pieces stands in the training text"
+        return f"none of its {api.PIECE}-character substrings occurs in the training text"
     return (
-        f"{copied.share:.1%} of its {api.PIECE}-character pieces stand in the training text, "
-        f"longest run copied: {copied.longest_chars:,} characters"
+        f"{copied.share:.1%} of its {api.PIECE}-character substrings occur in the training text; "
+        f"the longest copied passage has {copied.longest_chars:,} characters"
     ).replace("%", " %", 1)
 
 
 SHADES = (("green", 0.5), ("default", 1.5), ("yellow", 3.0), ("red", 5.0), ("bold red", math.inf))
-"""Colours for surprise up to so many nats: from what was expected to what was not."""
+"""Colours of characters, with the upper limit of each on the negative log-likelihood in nats."""
 
 
 def write_eval(
@@ -191,7 +189,7 @@ def write_eval(
     show: bool,
     as_json: bool,
 ) -> int:
-    """Write how well a run predicts texts to stdout; returns the exit status."""
+    """Print how well a run predicts texts to stdout; return the exit status."""
     from tqdm import tqdm
 
     model = api.load(run, folder)
@@ -218,13 +216,16 @@ def write_eval(
     if as_json:
         print(dump(facts), flush=True)
     else:
-        lost = f", {reading.left_out:,} that it never saw left out" if reading.left_out else ""
-        print(f"{loss(mean)} a character over {reading.chars:,} characters{lost}; by chance {loss(chance)}", flush=True)
+        lost = f" ({reading.left_out:,} unknown ones skipped)" if reading.left_out else ""
+        print(
+            f"{loss(mean)} per character over {reading.chars:,} characters{lost}; chance level {loss(chance)}",
+            flush=True,
+        )
     return 0
 
 
 def _write_shades(characters: str, ids: NDArray[Any], surprise: NDArray[np.float32]) -> None:
-    """A text in colours, line by line, runs of one colour at a time; without colours where they are not wanted."""
+    """Print a text line by line, with each character coloured by its negative log-likelihood; Rich respects NO_COLOR."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What `info` puts on stdout: one run on one screen, and which runs there are."""
+"""The output of `info`: one run on one screen, and a list of all runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LABEL_COLUMNS, MOST_COLUMNS, CURVE_ROWS = 10, 110, 7
 
 
 def write_info(run: str | None, folder: Path, *, as_json: bool, plot: Path | None = None) -> int:
-    """Write what is in a run's file to stdout, with none named of the newest and below it the list of all; returns the exit status.
+    """Print a run to stdout, or the newest one and a list of all runs if `run` is None; return the exit status.
 
-    With `plot` its curves go to that file, too.
+    With `plot`, also draw the curves in that file.
     """
     facts = api.describe(run, folder)
     if plot is not None:
         from charlstm.plot import write_plot
 
         write_plot(plot, facts["name"], facts["history"])
-        print(f"the curves are in {plot}", file=sys.stderr)
+        print(f"curves saved to {plot}", file=sys.stderr)
     if as_json:
         print(dump(facts))
         return 0
@@ -61,7 +61,7 @@ def _screen(facts: dict[str, Any], console: Console) -> list[Text]:
 
 
 def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
-    """The facts in words, by what they are about."""
+    """Return the facts as rows of label and text."""
     config = TrainConfig(**{name: f[name] for name in TrainConfig.__dataclass_fields__})
     share = f" of {f['steps']:,} ({f['step'] / max(1, f['steps']):.0%})" if f["steps"] is not None else ""
     passes = f["chars_trained"] / max(1, f["text_chars"] * (1 - config.val_fraction))
@@ -74,7 +74,7 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "text",
-            f"{', '.join(_short(source) for source in f['text'])}: {f['text_chars']:,} characters, {f['vocabulary']:,} different{held_out}",
+            f"{', '.join(_short(source) for source in f['text'])}: {f['text_chars']:,} characters, {f['vocabulary']:,} distinct{held_out}",
         ),
         (
             "settings",
@@ -82,8 +82,8 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "trained",
-            f"step {f['step']:,}{share}, {passes:.1f} passes, {words.count(f['chars_trained'])} characters"
-            + (f"; going on, by {f['trained_by']}" if f["trained_by"] else ""),
+            f"step {f['step']:,}{share}, {passes:.1f} epochs, {words.count(f['chars_trained'])} characters"
+            + (f"; in training by {f['trained_by']}" if f["trained_by"] else ""),
         ),
         ("loss", _loss(f)),
     ]
@@ -94,34 +94,34 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
             for worst in [max(f["history"], key=lambda point: point[q.field])]
         )
         recovered = "" if f["recoveries"] is None else f", recoveries {f['recoveries']}"
-        rows.append(("at worst", told + recovered))
+        rows.append(("peaks", told + recovered))
     rows.append(("file", f"{f['path']}, {words.size(f['bytes'])}, {words.ago(f['age_s'])}"))
     if f["best_path"] not in (None, f["path"]):
-        rows.append(("best", f"{f['best_path']}, which 'charlstm sample' takes"))
+        rows.append(("best", f"{f['best_path']}, used by 'charlstm sample'"))
     if f["memory_bytes"] is None:
-        rows.append(("resume", "no: it holds a model to sample from only"))
+        rows.append(("resume", "no: this file contains only the model, for sampling"))
     else:
-        rows.append(("resume", f"yes, in {words.size(f['memory_bytes'])} of memory"))
+        rows.append(("resume", f"yes, needs {words.size(f['memory_bytes'])} of memory"))
     return rows
 
 
 def _short(source: str) -> str:
-    """A text's path as it is best told."""
+    """Return the path of a text relative to the working directory, or unchanged if it lies outside."""
     short = os.path.relpath(source) if Path(source).is_absolute() else source
     return source if short.startswith("..") else short
 
 
 def _loss(facts: dict[str, Any]) -> str:
-    chance = f"by chance {facts['chance_nats']:.3f}"
+    chance = f"chance level {facts['chance_nats']:.3f}"
     if facts["loss_nats"] is None:
-        return f"not known before the first evaluation; {chance}"
+        return f"unknown before the first evaluation; {chance}"
     if facts["best_val_nats"] is None:
         return f"training {words.loss(facts['loss_nats'])}; nothing was held out; {chance}"
     return f"held out {words.loss(facts['best_val_nats'])} at best (step {facts['best_step']:,}); last {words.nats(facts['val_nats'])}, training {facts['loss_nats']:.3f}; {chance}"
 
 
 def _curve(history: Sequence[dict[str, Any]], width: int) -> list[Text]:
-    """The history as curves, with the steps below them and what is what."""
+    """Return the history as curves, with a legend below."""
     line = [(point["step"], point["loss_nats"]) for point in history]
     marks = [(point["step"], point["val_nats"]) for point in history if point["val_nats"] is not None]
     drawn = curve.chart(line, marks, width, CURVE_ROWS)
@@ -136,7 +136,7 @@ def _curve(history: Sequence[dict[str, Any]], width: int) -> list[Text]:
 
 
 def _list(listed: Sequence[dict[str, Any]]) -> list[Text]:
-    """All runs, the newest first, in columns."""
+    """Return the list of all runs, newest first, in columns."""
     rows = [("run", "model", "parameters", "step", "best", "saved", "")] + [_row(entry) for entry in listed]
     widths = [max(cells.width(row[k]) for row in rows if k < len(row) - 1) for k in range(len(rows[0]) - 1)]
     lines = []
@@ -148,7 +148,7 @@ def _list(listed: Sequence[dict[str, Any]]) -> list[Text]:
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
-    """What the list says of a run; of one that can't be used its name and why."""
+    """Return one row of the list; for a run that can't be used, its name and the error."""
     name = cells.measurable(entry["name"])
     if "error" in entry:
         return name, words.visible(entry["error"])

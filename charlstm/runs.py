@@ -1,4 +1,4 @@
-"""Runs by name: which there are in a checkpoint folder, which is meant, and what one may be called."""
+"""Runs by name: list those in a checkpoint folder, find the file of one, and validate names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from charlstm import finding
 from charlstm.errors import UsageError
 
 SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
-"""NAME.npz is the latest state, to resume; NAME.best.npz the model of the lowest validation loss, to sample from."""
+"""NAME.npz is the latest state, to resume; NAME.best.npz is the model with the lowest held-out loss, to sample from."""
 
 
 def run_names(folder: Path) -> list[str]:
-    """The runs in a checkpoint folder, newest first; a model that came with the program stands behind those made here."""
+    """Return the names of the runs in a checkpoint folder, newest first, with the bundled model last."""
     changed: dict[str, float] = {}
     for path in folder.glob("*" + SUFFIX) if folder.is_dir() else []:
         if path.name.startswith("."):
@@ -23,13 +23,15 @@ def run_names(folder: Path) -> list[str]:
 
 
 def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
-    """The file of a run: by name, by path, or with None the newest there is.
+    """Return the file of a run, given by name or path; None means the newest run.
 
     Args:
-        best: prefer NAME.best.npz, as sampling does, to NAME.npz.
+        run: the name or path of a run, or None.
+        folder: the checkpoint folder.
+        best: prefer NAME.best.npz to NAME.npz, as sampling does.
 
     Raises:
-        UsageError: there is no such run; names those that come nearest.
+        UsageError: the run does not exist; the message suggests the closest names.
     """
     names = run_names(folder)
     shipped = finding.shipped("checkpoints", finding.BUILT_IN + SUFFIX)
@@ -39,12 +41,12 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
         elif best and shipped.exists():
             return shipped
         else:
-            raise UsageError(f"there is no run in {folder} yet: type 'charlstm train CORPUS' to make one")
+            raise UsageError(f"there is no run in {folder} yet: type 'charlstm train CORPUS' to start one")
     if run.endswith(SUFFIX) or "/" in run:
         path = Path(run).expanduser()
         if not path.is_file():
             nearby = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
-            hint = finding.nearest(str(path), nearby) or f"give a run's name or the path of an {SUFFIX} file"
+            hint = finding.nearest(str(path), nearby) or f"give the name of a run or the path of an {SUFFIX} file"
             raise UsageError(f"there is no file {run}: {hint}")
         return path
     endings = (BEST_SUFFIX, SUFFIX) if best else (SUFFIX,)
@@ -55,15 +57,15 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
         return shipped
     hint = finding.nearest(run, names or [finding.BUILT_IN])
     if not hint:
-        hint = f"there is {', '.join(names[:5])}" if names else "type 'charlstm train CORPUS' to make one"
+        hint = f"use one of {', '.join(names[:5])}" if names else "type 'charlstm train CORPUS' to start one"
     raise UsageError(f"there is no run {run!r} in {folder}: {hint}")
 
 
 def check_name(name: str) -> None:
-    """Refuse a run's name that could not be a file's.
+    """Validate the name of a run, which becomes a file name.
 
     Raises:
-        UsageError: says what a name may be.
+        UsageError: the name is not valid.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name.endswith(".best"):
-        raise UsageError(f"{name!r} can't be the name of a run: take letters, digits, '-' and '_' (--name)")
+        raise UsageError(f"{name!r} can't be the name of a run: choose a --name of letters, digits, '-' and '_'")

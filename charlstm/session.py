@@ -1,4 +1,4 @@
-"""The one orchestrator: finds or begins a run, drives its training, saves it, lets it write previews, and passes every event on."""
+"""Sessions: start or resume a run, train it, save checkpoints, generate previews, and yield all events."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from charlstm.state import TrainState
 from charlstm.vocabulary import describe_some
 
 BASE_BYTES = 60_000_000
-"""What Python, NumPy and the program itself take."""
+"""Memory in bytes that Python, NumPy and charlstm use before any text is read."""
 TUNING_RATE = 0.25
-"""Weights that another run has learned begin with this share of the usual learning rate."""
+"""Factor on the default learning rate when a run starts from pretrained weights."""
 MOST_HELD_OUT = 1_000_000
-"""No more characters than this are held out unless that is asked for: each evaluation reads them all."""
+"""Default maximum of held-out characters, because every evaluation reads all of them."""
 SAVING_SHARE = 0.01
-"""Saving may take this share of the time."""
+"""Maximum fraction of the time to spend on saving."""
 
 
 @dataclass
 class Session:
-    """A run in the hands of this process."""
+    """A run that this process trains."""
 
     name: str
     path: Path
@@ -49,7 +49,7 @@ class Session:
     habits: Habits
     stop: Stop
     lock: Lock
-    idle: bool = False  # there is nothing to train
+    idle: bool = False  # nothing is left to train
     mark: ngram.Mark | None = None
 
     def __post_init__(self) -> None:
@@ -58,16 +58,18 @@ class Session:
 
     @property
     def windows(self) -> int:
-        """Steps in one pass over the text."""
+        """The number of steps per epoch."""
         config = self.state.config
         return max(1, (len(self.train_ids) - 1) // (config.batch * config.seq))
 
     def run(self) -> Generator[events.Event, None, None]:
-        """Train to the end of the plan, saving as it goes. Started comes first and Finished last; closed before, it saves and ends.
+        """Train to the end of the schedule, yielding events from Started to Finished.
+
+        It saves checkpoints as it trains. If the generator is closed early, it saves the run and ends.
 
         Raises:
-            SaveError: the first checkpoint could not be written, or the last one.
-            DivergenceError: training could not be saved from diverging; the last good checkpoint is on disk.
+            SaveError: the first or the last checkpoint can't be written.
+            DivergenceError: training diverged and no recovery is left; the last good state is on disk.
         """
         try:
             yield from self._run()
@@ -83,7 +85,7 @@ class Session:
             return
         self.stop.heard = True
         yield from keeper.save(self._where())
-        if keeper.failure is not None:  # there is nothing to lose yet
+        if keeper.failure is not None:  # nothing is lost by stopping now
             raise keeper.failure
         if self.state.best_step is None:
             keeper.drop_best()
@@ -115,7 +117,7 @@ class Session:
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
-        except GeneratorExit:  # whoever drives it wants no more of it
+        except GeneratorExit:  # the caller has closed the generator
             if self.state.best_step == self.state.step:
                 list(keeper.save_best(self._where()))
             list(keeper.save(self._where()))
@@ -128,11 +130,11 @@ class Session:
 
     def _check_saved(self) -> None:
         if self.keeper.failure is not None:
-            raise SaveError(f"the run ended at step {self.state.step:,} and was lost: {self.keeper.failure}")
+            raise SaveError(f"the run ended at step {self.state.step:,} without being saved: {self.keeper.failure}")
 
     @cached_property
     def keeper(self) -> Keeper:
-        """Who saves it."""
+        """The object that saves the checkpoints."""
         return Keeper(self.name, self.path, self.state)
 
     def _where(self) -> dict[str, Any]:
@@ -185,7 +187,10 @@ class Session:
         )
 
     def _count(self) -> None:
-        """Find out what counting gives on the held-out text, once; a run that ends before its first evaluation never does."""
+        """Compute the n-gram baseline, once.
+
+        It is deferred to the first evaluation, so that a run that ends before does not pay for it.
+        """
         if self.mark is None and len(self.val_ids):
             self.mark = ngram.best(self.train_ids, self.val_ids, len(self.state.vocabulary))
 
@@ -197,7 +202,7 @@ class Session:
         return evaluation.letters_nats(self.train_ids, judged, len(self.state.vocabulary))
 
     def _hint(self) -> str:
-        """One sentence on what would make the run better, or on why it has not learned; empty if nobody can tell yet."""
+        """Return one sentence on how to improve the run or why it has not learned, or "" if it is too early to tell."""
         s = self.state
         if not s.history:
             return ""
@@ -208,11 +213,11 @@ class Session:
             rows = [(point.loss_nats, point.val_nats) for point in s.history if point.step > s.plan.first]
             return guard.what_next(rows, s.shape.dropout, self.name)
         why = guard.why_not_learned(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
-        return f"it has not learned more than the letter frequencies ({reached:.2f} against {letters_nats:.2f} nats): {why}"
+        return f"the model has not learned more than letter frequencies ({reached:.2f} vs {letters_nats:.2f} nats per character): {why}"
 
 
 def memory_bytes(run: TrainState) -> int:
-    """What training a run takes: program, text, weights and buffers, and counting."""
+    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
     chars = run.text.chars
     held_out = int(chars * run.config.val_fraction)
     ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
@@ -232,22 +237,26 @@ def start(
     if_exists: str = "fail",
     init_from: str | None = None,
 ) -> Session:
-    """Begin a run on texts; where it exists already, refuse, go on with it, or overwrite it, as `if_exists` says.
+    """Start a run on texts, or resume it if it exists and `if_exists` is "resume".
 
     Args:
-        corpora: words for `corpus.find`.
-        wishes: settings of `TrainConfig`; those that are not given are chosen to suit text, budget and machine.
+        corpora: texts, in the form that `corpus.find` accepts.
+        wishes: settings of `TrainConfig`; the others are chosen to suit the text, the budget and the machine.
         budget: how long to train.
-        folder: of runs.
-        habits: what to do beside training.
-        stop: set from outside to end it.
-        name: of the run; that of the text if None.
-        encoding: of the texts.
-        if_exists: fail, resume or overwrite.
-        init_from: a run to take the weights from.
+        folder: the checkpoint folder.
+        habits: options that do not affect the weights.
+        stop: set its `reason` to end training.
+        name: name of the run; None: the name of the text.
+        encoding: encoding of the texts.
+        if_exists: what to do if the run already exists: "fail", "resume" or "overwrite".
+        init_from: a run whose weights to start from.
 
     Raises:
-        UsageError, CorpusError, CheckpointError, SaveError: see there.
+        UsageError: a setting is invalid, or the run already exists and `if_exists` is "fail".
+        CorpusError: a text can't be found, read or decoded.
+        CheckpointError: the file of the run, or of `init_from`, can't be used.
+        LockedError: another process is training the run.
+        CharlstmError: the checkpoint folder can't be created.
     """
     sources = corpus.find(corpora)
     name = corpus.default_name(sources) if name is None else name
@@ -278,7 +287,7 @@ def start(
     notes += more_notes
     _make_folder(folder)
     lock = Lock(path)
-    if if_exists == "fail" and path.exists():  # it came while the text was read
+    if if_exists == "fail" and path.exists():  # another process created it while the text was read
         lock.release()
         raise _exists(name, path)
     train_ids, val_ids = text.split(config.val_fraction)
@@ -288,12 +297,13 @@ def start(
 def resume(
     run: str | None, budget: Budget, folder: Path, habits: Habits, stop: Stop, *, sources: Sequence[str] | None = None
 ) -> Session:
-    """Go on with a run from its file, on the text that it was trained on.
+    """Resume a run from its file, on the text that it was trained on.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: the run does not exist.
         CheckpointError: its file can't be used.
-        CorpusError: its text is gone or has changed.
+        CorpusError: its text is missing or has changed.
+        LockedError: another process is training it.
     """
     path = find_run(run, folder, best=False)
     if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
@@ -305,20 +315,20 @@ def resume(
         sources = loaded.text.sources
         if corpus.STDIN in sources:
             raise UsageError(
-                f"the text of {name!r} came from standard input: pipe it again, 'charlstm train - --name {name} --if-exists resume'"
+                f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
             )
     text = corpus.read(corpus.find(sources), loaded.text.encoding)
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "
-            f"bring the old one back, or go on with the weights on the new one: "
+            f"restore the old one, or train on the new one with "
             f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
         )
     notes = []
     if loaded.arithmetic not in ("", arithmetic.fingerprint()):
         notes.append(
-            "this machine rounds in another way than the one before (processor, NumPy or BLAS are others): "
-            "the run goes on, but no longer to the same bytes"
+            "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
+            "training continues, but not bit-identically"
         )
     loaded.arithmetic = arithmetic.fingerprint()
     train_ids, val_ids = text.split(loaded.config.val_fraction)
@@ -326,39 +336,45 @@ def resume(
 
 
 def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
-    """In what a text is not the one that a run was trained on, as closely as its length, hash and characters tell."""
+    """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
     then, known = before.text, set(before.vocabulary.characters)
     if now.info.chars > then.chars and now.begins_with(then):
-        return f"{now.info.chars - then.chars:,} characters were added at its end"
+        return f"{now.info.chars - then.chars:,} characters were appended"
     if now.info.chars != then.chars:
         return f"{then.chars:,} characters then, {now.info.chars:,} now"
     if new := [c for c in now.vocabulary.characters if c not in known]:
-        return f"it has {describe_some(new)}, which it had not"
-    return f"it is as long as it was, {then.chars:,} characters, and not the same"
+        return f"it now contains {describe_some(new)}"
+    return f"it still has {then.chars:,} characters, but not the same ones"
 
 
 def _exists(name: str, path: Path) -> UsageError:
     return UsageError(
-        f"the run {name!r} exists already ({path}): go on with 'charlstm resume {name}', "
-        f"or add --if-exists resume|overwrite, or choose another --name"
+        f"the run {name!r} already exists ({path}): continue it with 'charlstm resume {name}', "
+        f"add --if-exists resume|overwrite, or choose another --name"
     )
 
 
 def _left_out(wishes: dict[str, Any], config: TrainConfig) -> list[str]:
-    """What was asked of a run that is not what it has."""
+    """Return a note on requested settings that a resumed run ignores."""
     told = [
-        f"--{key.replace('_', '-')} {value} (it has {getattr(config, key)})"
+        f"--{key.replace('_', '-')} {value} (the run has {getattr(config, key)})"
         for key, value in wishes.items()
         if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
     ]
-    return [f"left out, because a run goes on with the settings that it began with: {', '.join(told)}"] if told else []
+    return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
 
 
 def _as_origin(wishes: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
-    """Wishes that suit weights that exist: their size is given, and the rate is a lower one than for random weights."""
+    """Adapt settings to pretrained weights: take their size, and lower the default learning rate.
+
+    Raises:
+        UsageError: the settings ask for another size.
+    """
     for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
         if wishes.get(option, value) != value:
-            raise UsageError(f"--{option} {wishes[option]} is not what {name!r} has: leave it out, or take {value}")
+            raise UsageError(
+                f"--{option} {wishes[option]} does not match the weights of {name!r}: leave it out, or use {value}"
+            )
     lr = LEARNING_RATES[wishes.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
     return {"lr": lr} | wishes | {"hidden": shape.hidden, "layers": shape.layers}
 
@@ -368,15 +384,14 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CharlstmError(
-            f"the folder {folder} can't be made: {error.strerror}; name another with --checkpoints"
+            f"the folder {folder} can't be created ({error.strerror}): choose another with --checkpoints"
         ) from error
 
 
 def _with_budget(session: Session, budget: Budget) -> Session:
     goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
-    unjudged = not goes_on and training.evaluation_is_due(
-        session.state
-    )  # it was killed between its last step and the look at that
+    # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
+    unjudged = not goes_on and training.evaluation_is_due(session.state)
     session.idle = not goes_on and not unjudged
     if note and not unjudged:
         session.notes.append(note)

@@ -1,7 +1,7 @@
-"""Every setting of training and sampling with its default, in one place that needs no NumPy.
+"""All settings of training and sampling, with their defaults and limits; needs no NumPy.
 
-The command line reads its defaults and limits from here before NumPy is imported: that keeps ``--help`` quick, and it is why
-``--threads`` can still act (BLAS counts its threads when NumPy loads). What a model is stands in `charlstm.nn.config`.
+The command line reads them before NumPy is imported. This keeps ``--help`` fast, and lets ``--threads`` take effect: BLAS
+fixes its number of threads when NumPy loads. `charlstm.nn.config` defines the shape of a model.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ IfExists = Literal["fail", "resume", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
 
 DEFAULT_MINUTES = 5.0
-"""How long training takes when no budget is given …"""
+"""Default time budget in minutes; `DEFAULT_PASSES` can end a run sooner."""
 DEFAULT_PASSES = 60
-"""… unless the text has been read this often before that."""
+"""Default limit in epochs, for a run that has no budget."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What makes a run what it is; saved with it and not to be changed by `resume`."""
+    """The settings that define a run. They are saved with it, and `resume` does not change them."""
 
     hidden: int = 256
     layers: int = 1
     batch: int = 32
     seq: int = 64
     optimizer: Optimizer = "muon"
-    lr: float | None = None  # None: `LEARNING_RATES` of the optimizer
+    lr: float | None = None  # None: the optimizer's entry in `LEARNING_RATES`
     clip: float = 1.0
     dropout: float = 0.0
     val_fraction: float = 0.1
-    eval_every: int = 0  # steps; 0: about `EVALUATIONS` times a run
+    eval_every: int = 0  # in steps; 0: about `EVALUATIONS` times per run
     seed: int = 1
-    parts: int = 1  # the streams are computed in so many parts: see `charlstm.nn.parallel`
+    parts: int = 1  # number of shards per batch: see `charlstm.nn.parallel`
 
     def __post_init__(self) -> None:
         require("--hidden", self.hidden, 1, 16384)
@@ -58,23 +58,23 @@ class TrainConfig:
 
     @property
     def peak_lr(self) -> float:
-        """The highest learning rate of the schedule."""
+        """The peak learning rate of the schedule."""
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
 
 LEARNING_RATES = {"muon": 0.025, "adam": 0.01, "rmsprop": 2e-3, "sgd": 1.0}
-"""The rate of each optimizer when none is given."""
+"""The default peak learning rate of each optimizer."""
 
 EVALUATIONS = 20
-"""How often a run looks at its validation text when `eval_every` is 0."""
+"""The approximate number of evaluations per run when `eval_every` is 0."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train. At most one is set; none leaves it to `DEFAULT_MINUTES` and `DEFAULT_PASSES`, or to what was planned.
+    """How long to train; at most one field is set.
 
-    `steps` and `epochs` count from the beginning of the run, so that the same command given again has nothing left to do.
-    `minutes` count from now.
+    With none set, a new run ends at `DEFAULT_MINUTES` or `DEFAULT_PASSES`, and a resumed run ends as planned.
+    `steps` and `epochs` count from the start of the run, so repeating a command trains no further. `minutes` count from now.
     """
 
     minutes: float | None = None
@@ -84,19 +84,19 @@ class Budget:
     def __post_init__(self) -> None:
         given = [f"--{name}" for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} were both given: give one of them")
+            raise UsageError(f"{' and '.join(given)} can't be combined: give only one of them")
         for name in given:
             require(name, getattr(self, name[2:]), 0, None, above=name != "--steps")
 
 
 @dataclass(frozen=True)
 class Habits:
-    """What a run does beside training; none of it changes a weight."""
+    """The options of a run that do not affect its weights."""
 
     save_every_s: float = 60.0
     preview_every_s: float = 10.0
     preview_temperature: float = 0.8
-    stream_preview: bool = False  # piece by piece as it is made, instead of whole
+    stream_preview: bool = False  # emit a preview piece by piece while it is generated
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -105,12 +105,12 @@ class Habits:
 
 
 CONVERSATION_LENGTH = 300
-"""New characters in an answer of `sample -i`, which should not fill the screen."""
+"""Default length of an answer of `sample -i`, short enough for one screen."""
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How text is drawn from a model."""
+    """The settings of sampling."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -133,7 +133,7 @@ class SampleConfig:
 def require(
     option: str, value: float, low: float, high: float | None, *, above: bool = False, below: bool = False
 ) -> None:
-    """Refuse a number outside [low, high]; `above` and `below` leave the bound itself out."""
+    """Raise a UsageError for a number outside [low, high]; `above` and `below` exclude the bound itself."""
     in_range = math.isfinite(value) and (low < value if above else low <= value)
     if high is not None:
         in_range = in_range and (value < high if below else value <= high)
@@ -144,10 +144,10 @@ def require(
 
 
 def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not among those allowed."""
+    """Raise a UsageError for a value that is not among those allowed."""
     if value not in allowed:
         choices = ", ".join(allowed)
         near = nearest(value, allowed)
         raise UsageError(
-            f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": it is one of {choices}")
+            f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}")
         )

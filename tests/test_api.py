@@ -172,9 +172,9 @@ def test_evaluate_is_what_eval_tells(model: api.Model, charlstm: Program, folder
         model.evaluate("naïve")
     assert model.read("naïve", unknown="skip").left_out == 1
     for nothing in ("", "t"):
-        with pytest.raises(UsageError, match="nothing to predict"):
+        with pytest.raises(UsageError, match="too short"):
             model.evaluate(nothing)
-    with pytest.raises(UsageError, match="nothing to predict"):
+    with pytest.raises(UsageError, match="too short"):
         model.evaluate("", prompt="the")
 
 

@@ -17,7 +17,7 @@ import pytest
 from charlstm import arithmetic, checkpoint
 from tests.conftest import ROOT, SMALL, Result
 
-NOTE = "no longer to the same bytes"
+NOTE = "not bit-identically"
 PATH = Path("checkpoints/verses.npz")
 
 

@@ -69,7 +69,7 @@ def test_examples_stand_one_a_line_at_80_columns_as_they_are_typed(
 
 def test_options_stand_in_groups_with_the_budget_first_and_running_late(charlstm: Program) -> None:
     groups = re.findall(r"^(\S.*):$", charlstm("train", "--help").out, re.MULTILINE)
-    assert groups == ["Examples", "Arguments", "How long", "The model", "Learning", "Running", "Options"]
+    assert groups == ["Examples", "Arguments", "Duration", "Model", "Training", "Running", "Options"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -165,8 +165,8 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
     [
         (["trian"], "did you mean train?"),
         (["verses.txt", "--minutes", "1"], "did you mean 'charlstm train verses.txt --minutes 1'?"),
-        (["x" * 5000], "it is one of"),
-        (["nonsense"], "it is one of train, sample, resume, info, eval"),
+        (["x" * 5000], "use one of"),
+        (["nonsense"], "use one of train, sample, resume, info, eval"),
         (["sample", "--temprature", "1"], "did you mean --temp?"),
         (["sample", "-temp", "1"], "did you mean --temp?"),
         (["train", "--temp", "1"], "'charlstm sample' has --temp"),

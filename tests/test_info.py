@@ -62,7 +62,7 @@ def test_one_screen_tells_all_about_a_run(charlstm: Program, runs: Path) -> None
         "clip 1, seed 1",
         "step 30 of 30 (100%)",
         "1.2k characters",
-        "by chance 3.258",
+        "chance level 3.258",
         "recoveries 0",
         "first.best.npz",
         "resume    yes",
@@ -106,7 +106,7 @@ def test_a_run_that_is_in_training_is_told_so_for_as_long_as_it_is(charlstm: Pro
     me = f"process {os.getpid()} on {socket.gethostname()}"
     lock = keeping.Lock(runs / "first.npz")
     for name in ("first", str(runs / "first.best.npz")):
-        assert f"characters; going on, by {me}\n" in told(charlstm("info", name))
+        assert f"characters; in training by {me}\n" in told(charlstm("info", name))
         assert json.loads(told(charlstm("info", name, "--json")))["trained_by"] == me
     assert re.search(r"^first .* in training$", told(charlstm("info")), re.MULTILINE)
     assert [row["trained_by"] for row in json.loads(told(charlstm("info", "--json")))["runs"]] == [me, None, None]
@@ -154,7 +154,7 @@ def test_a_folder_with_nothing_but_damaged_files_is_an_error_in_one_sentence(cha
 def test_the_shipped_model_is_told_of_on_a_fresh_install(charlstm: Program, folder: Path) -> None:
     out = told(charlstm("info"))
     assert out.startswith("fables\n")
-    assert "no: it holds a model to sample from only" in out
+    assert re.search(r"^resume +no\b", out, re.MULTILINE)
     assert curve.MARK in out
     facts = json.loads(told(charlstm("info", "--json")))
     assert facts["runs"] == []
@@ -172,7 +172,7 @@ def test_a_run_without_validation(charlstm: Program, text: Path) -> None:
 
 def test_a_run_before_its_first_evaluation(charlstm: Program, text: Path) -> None:
     begin(text)
-    assert "not known before the first evaluation" in told(charlstm("info"))
+    assert "before the first evaluation" in told(charlstm("info"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -243,7 +243,7 @@ def test_a_plot_is_a_picture_and_changes_nothing_else(charlstm: Program, runs: P
     before = told(charlstm("info", "$漢字$_^"))
     result = charlstm("info", "$漢字$_^", "--plot", f"curves.{kind}")
     assert told(result) == before
-    assert result.err == f"the curves are in curves.{kind}\n"
+    assert f"curves.{kind}" in result.err
     data = Path(f"curves.{kind}").read_bytes()
     if kind == "png":
         assert data.startswith(b"\x89PNG\r\n")

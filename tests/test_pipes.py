@@ -259,7 +259,7 @@ def test_a_pager_that_is_left_ends_it_quietly(folder: Path) -> None:
 @posix
 def test_a_conversation_on_a_terminal_asks_and_tells_what_was_typed_apart(folder: Path) -> None:
     talk = converse(folder, "--length", 20)
-    talk.until(b"Ctrl-D leaves")
+    talk.until(b"Ctrl-D exits")
     talk.until(b"> ", b"The fox\n")
     talk.until(b"\x1b[1mThe fox\x1b[0m")
     talk.until(b"> ", b"\x04")

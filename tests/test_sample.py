@@ -209,7 +209,7 @@ def test_a_mistake_is_told_and_changes_nothing(typed: Callable[..., Result]) -> 
     assert lines[3].startswith("/seed -1 is out of range")
     assert "/nonsense" in lines[4]
     assert lines[6:8] == ["temp 1", "length 300"]
-    assert "Ctrl-D leaves" in told.err
+    assert "Ctrl-D exits" in told.err
 
 
 def test_what_the_model_never_saw_is_told_and_left_out(typed: Callable[..., Result]) -> None:
