@@ -6,12 +6,7 @@ because importing NumPy is slow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from charlstm.errors import CharlstmError
-
-if TYPE_CHECKING:
-    from charlstm.api import Model, Stop, describe, load, resume, train
+from typing import Any
 
 __all__ = ["CharlstmError", "Model", "Stop", "describe", "load", "resume", "train"]
 __version__ = "0.1.0"

@@ -1,15 +1,17 @@
 """Entry point of ``python -m charlstm`` and ``charlstm``; Ctrl-C exits quietly even during imports."""
 
+from __future__ import annotations
+
 import sys
 
 
 def main() -> int:
     """Run the program and return its exit status."""
     try:
-        from charlstm import cli
+        from charlstm.cli import app
     except KeyboardInterrupt:
         return 130
-    return cli.main()
+    return app.main()
 
 
 if __name__ == "__main__":

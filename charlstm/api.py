@@ -16,26 +16,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import blas, checkpoint, corpus, evaluation, runs, sampling
-from charlstm.checkpoint import Checkpoint, write_atomically
-from charlstm.clock import Stop
-from charlstm.corpus import Corpus, TextInfo
+from charlstm import blas
 from charlstm.errors import CorpusError, PromptError, UsageError
+from charlstm.inference import evaluation, sampling
+from charlstm.inference.novelty import TrainingText
 from charlstm.nn.config import ModelConfig
-from charlstm.novelty import PIECE, Copied, TrainingText
-from charlstm.settings import Budget, Habits, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown, require
-from charlstm.state import Point
-from charlstm.vocabulary import describe_some
+from charlstm.settings import Budget, IfExists, Optimizer, RunOptions, SampleConfig, TrainConfig, Unknown, require
+from charlstm.storage import checkpoint, runs
+from charlstm.storage.checkpoint import Checkpoint
+from charlstm.text import corpus
+from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.sources import STDIN, find
+from charlstm.text.vocabulary import describe_some
+from charlstm.training.control import Stop
+from charlstm.training.state import HistoryRow
 
 if TYPE_CHECKING:
     from charlstm.events import Event
 
-__all__ = [
-    "PIECE", "Copied", "Model", "Reading", "Stop", "TrainingText", "check_seed", "describe", "draw_seed", "load", "read", "read_prompt", "resume", "train",
-    "write_atomically",
-]  # fmt: skip
-
-SAMPLE, HABITS = SampleConfig(), Habits()
+SAMPLE, RUN_OPTIONS = SampleConfig(), RunOptions()
 RUNS = "checkpoints"
 
 
@@ -80,7 +79,7 @@ class Model:
     @property
     def config(self) -> ModelConfig:
         """The shape of the model: vocabulary, hidden, layers, …"""
-        return self.file.writer.config
+        return self.file.char_model.config
 
     @property
     def settings(self) -> TrainConfig:
@@ -90,7 +89,7 @@ class Model:
     @property
     def vocabulary(self) -> str:
         """The characters of the training text, in code point order."""
-        return self.file.writer.vocabulary.characters
+        return self.file.char_model.vocabulary.characters
 
     @property
     def text(self) -> TextInfo:
@@ -98,7 +97,7 @@ class Model:
         return self.file.text
 
     @property
-    def history(self) -> list[Point]:
+    def history(self) -> list[HistoryRow]:
         """One row of metrics per evaluation."""
         return self.file.history
 
@@ -135,10 +134,10 @@ class Model:
             PromptError: the prompt has characters that the model never saw.
         """
         settings = SampleConfig(temperature, top_k, top_p, length, prompt, stop, lines, unknown)
-        made = self.sample_side_by_side([draw_seed() if seed is None else seed], settings)
+        made = self.sample_many([draw_seed() if seed is None else seed], settings)
         return (piece for pieces in made for piece in pieces if piece)
 
-    def sample_side_by_side(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
+    def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
         """Generate one text per seed in parallel, yielding a list with the next piece of each text.
 
         The piece of a text that has ended is empty. Each text is identical to that of `sample` with the same seed.
@@ -146,25 +145,25 @@ class Model:
         for seed in seeds:
             check_seed(seed)
         return sampling.generate(
-            self.file.writer, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores()
+            self.file.char_model, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores()
         )
 
-    def readable(self, prompt: str, unknown: Unknown = "error") -> str:
+    def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
         """Return the prompt without the characters that the model never saw.
 
         Raises:
             PromptError: there are such characters, and `unknown` is "error".
         """
-        return sampling.readable_prompt(self.file.writer.vocabulary, prompt, unknown)
+        return sampling.strip_unknown(self.file.char_model.vocabulary, prompt, unknown)
 
-    def strange(self, text: str) -> str:
+    def unknown_chars(self, text: str) -> str:
         """Describe the characters of a text that the model never saw; return an empty string if there are none."""
-        return describe_some(self.file.writer.vocabulary.unknown(text))
+        return describe_some(self.file.char_model.vocabulary.unknown(text))
 
     # -- evaluation
 
     def evaluate(
-        self, text: str | Corpus, *, prompt: str | None = None, cold: int = 0, unknown: Unknown = "error"
+        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
     ) -> float:
         """Return the mean negative log-likelihood of a text in nats per character, at temperature 1.
 
@@ -179,33 +178,33 @@ class Model:
         Raises:
             UsageError: the text is too short, or it has characters that the model never saw.
         """
-        return self.read(text, prompt=prompt, cold=cold, unknown=unknown).mean_nats()
+        return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
-    def read(
-        self, text: str | Corpus, *, prompt: str | None = None, cold: int = 0, unknown: Unknown = "error"
-    ) -> Reading:
+    def score(
+        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+    ) -> ScoredText:
         """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        require("--cold", cold, 0, None)
-        vocabulary = self.file.writer.vocabulary
+        require("--context", context, 0, None)
+        vocabulary = self.file.char_model.vocabulary
         if isinstance(text, str):
-            strange = vocabulary.unknown(text)
-            ids = vocabulary.encode("".join(c for c in text if c in vocabulary) if strange else text)
+            unknown_chars = vocabulary.unknown(text)
+            ids = vocabulary.encode("".join(c for c in text if c in vocabulary) if unknown_chars else text)
             left_out = len(text) - len(ids)
         else:
-            ids, strange = vocabulary.translate(text.ids, text.vocabulary)
+            ids, unknown_chars = vocabulary.translate(text.ids, text.vocabulary)
             left_out = len(text.ids) - len(ids)
-        if strange and unknown == "error":
+        if unknown_chars and unknown == "error":
             raise UsageError(
-                f"the model never saw {describe_some(strange)} of the text: add --unknown skip to drop such characters, "
+                f"the model never saw {describe_some(unknown_chars)} of the text: add --unknown skip to drop such characters, "
                 f"or learn them with 'charlstm train TEXT --init-from {self.name}'"
             )
-        before = 1
+        context_chars = 1
         if prompt is not None:
-            start = vocabulary.encode(sampling.beginning(vocabulary, prompt, unknown))
-            before, ids = max(1, len(start)), np.concatenate([start, ids])
-        if len(ids) <= before:
+            start = vocabulary.encode(sampling.start_text(vocabulary, prompt, unknown))
+            context_chars, ids = max(1, len(start)), np.concatenate([start, ids])
+        if len(ids) <= context_chars:
             raise UsageError("the text is too short: give one with at least two characters that the model knows")
-        return Reading(self, ids, before, left_out, cold, prompt is not None)
+        return ScoredText(self, ids, context_chars, left_out, context, prompt is not None)
 
     def training_text(self) -> TrainingText:
         """Load the training text, to measure how much a sample copies from it.
@@ -214,12 +213,12 @@ class Model:
             CorpusError: the text is missing, has changed, or came from standard input.
         """
         info = self.text
-        if corpus.STDIN in info.sources:
+        if STDIN in info.sources:
             raise CorpusError(
                 f"the text of {self.name!r} came from standard input and can't be compared: leave out --novelty"
             )
         try:
-            text = corpus.read(corpus.find(info.sources), info.encoding)
+            text = corpus.read(find(info.sources), info.encoding)
         except CorpusError as error:
             raise CorpusError(f"the text of {self.name!r} can't be compared: {error}") from error
         if text.info.sha256 != info.sha256:
@@ -231,27 +230,27 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ScoredText:
     """A text prepared for evaluation; iterating over it yields the negative log-likelihoods, one block at a time."""
 
     model: Model
     ids: NDArray[Any]  # (N,), the prompt included
-    before: int  # number of leading characters that are not predicted
+    context_chars: int  # number of leading characters that are not predicted
     left_out: int  # number of characters dropped because the model never saw them
-    cold: int
+    context: int
     in_one: bool  # read as one stream, whatever the length
 
     @property
     def chars(self) -> int:
         """The number of characters that are predicted."""
-        return len(self.ids) - self.before
+        return len(self.ids) - self.context_chars
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         """Yield indices into `ids`, and the negative log-likelihood in nats of the characters there."""
-        writer, pairs = self.model.file.writer, len(self.ids) - 1
-        starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.cold else self.cold)
-        for places, nats in evaluation.surprises(writer.params, writer.config, self.ids, starts, length):
-            counted = places >= self.before
+        char_model, pairs = self.model.file.char_model, len(self.ids) - 1
+        starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.context else self.context)
+        for places, nats in evaluation.char_nll(char_model.params, char_model.config, self.ids, starts, length):
+            counted = places >= self.context_chars
             yield places[counted], nats[counted]
 
     def mean_nats(self) -> float:
@@ -287,21 +286,21 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    from charlstm import inventory  # imported here so that `sample` starts faster
+    from charlstm.storage import describe
 
-    return inventory.describe(None if run is None else str(run), Path(checkpoints))
+    return describe.describe(None if run is None else str(run), Path(checkpoints))
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 
-def read(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8") -> Corpus:
+def read_text(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8") -> Corpus:
     """Find and read texts as `train` does.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(corpus.find(_words(corpora)), encoding)
+    return corpus.read(find(_words(corpora)), encoding)
 
 
 def read_prompt(source: str | Path) -> str:
@@ -312,7 +311,7 @@ def read_prompt(source: str | Path) -> str:
     Raises:
         PromptError: the file can't be read, or is not UTF-8.
     """
-    name = "standard input" if source == corpus.STDIN else str(source)
+    name = "standard input" if source == STDIN else str(source)
     try:
         with corpus.open_source(str(source)) as file:
             data = file.read()
@@ -358,10 +357,10 @@ def train(
     clip: float | None = None,
     eval_every: int | None = None,
     seed: int | None = None,
-    save_every_s: float = HABITS.save_every_s,
-    preview_every_s: float = HABITS.preview_every_s,
-    preview_temperature: float = HABITS.preview_temperature,
-    stream_preview: bool = HABITS.stream_preview,
+    save_every_s: float = RUN_OPTIONS.save_every_s,
+    preview_every_s: float = RUN_OPTIONS.preview_every_s,
+    preview_temperature: float = RUN_OPTIONS.preview_temperature,
+    stream_preview: bool = RUN_OPTIONS.stream_preview,
     threads: int = 0,
     stop: Stop | None = None,
 ) -> Generator[Event, None, None]:
@@ -381,7 +380,7 @@ def train(
         hidden, layers, dropout, lr, batch, seq, val_fraction, optimizer, clip, eval_every, seed: see `TrainConfig`. Some
             of those that are None are chosen to suit the text and the budget. A resumed run keeps its own settings, and
             the notes of Started list those ignored.
-        save_every_s, preview_every_s, preview_temperature, stream_preview: see `Habits`.
+        save_every_s, preview_every_s, preview_temperature, stream_preview: see `RunOptions`.
         threads: number of threads; 0: one per core.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
 
@@ -389,27 +388,27 @@ def train(
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    from charlstm import session  # imported here so that `sample` starts faster
+    from charlstm import session
 
-    wishes = {
+    overrides = {
         "hidden": hidden, "layers": layers, "dropout": dropout, "lr": lr, "batch": batch, "seq": seq, "val_fraction": val_fraction,
         "optimizer": optimizer, "clip": clip, "eval_every": eval_every, "seed": seed,
     }  # fmt: skip
-    wishes = {key: value for key, value in wishes.items() if value is not None}
-    TrainConfig(**wishes)  # type: ignore[arg-type]  # rejects values out of range before any slow work
-    begun = session.start(
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    TrainConfig(**overrides)  # type: ignore[arg-type]  # rejects values out of range before any slow work
+    started = session.start(
         _words(corpora),
-        wishes,
+        overrides,
         Budget(minutes, epochs, steps),
         Path(checkpoints),
-        _habits(save_every_s, preview_every_s, preview_temperature, stream_preview, threads),
+        _run_options(save_every_s, preview_every_s, preview_temperature, stream_preview, threads),
         stop or Stop(),
         name=name,
         encoding=encoding,
         if_exists=if_exists,
         init_from=None if init_from is None else str(init_from),
     )
-    return begun.run()
+    return started.run()
 
 
 def resume(
@@ -419,10 +418,10 @@ def resume(
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
-    save_every_s: float = HABITS.save_every_s,
-    preview_every_s: float = HABITS.preview_every_s,
-    preview_temperature: float = HABITS.preview_temperature,
-    stream_preview: bool = HABITS.stream_preview,
+    save_every_s: float = RUN_OPTIONS.save_every_s,
+    preview_every_s: float = RUN_OPTIONS.preview_every_s,
+    preview_temperature: float = RUN_OPTIONS.preview_temperature,
+    stream_preview: bool = RUN_OPTIONS.stream_preview,
     threads: int = 0,
     stop: Stop | None = None,
 ) -> Generator[Event, None, None]:
@@ -439,13 +438,13 @@ def resume(
     """
     from charlstm import session
 
-    habits = _habits(save_every_s, preview_every_s, preview_temperature, stream_preview, threads)
+    options = _run_options(save_every_s, preview_every_s, preview_temperature, stream_preview, threads)
     name = None if run is None else str(run)
-    return session.resume(name, Budget(minutes, epochs, steps), Path(checkpoints), habits, stop or Stop()).run()
+    return session.resume(name, Budget(minutes, epochs, steps), Path(checkpoints), options, stop or Stop()).run()
 
 
-def _habits(
+def _run_options(
     save_every_s: float, preview_every_s: float, temperature: float, stream_preview: bool, threads: int
-) -> Habits:
+) -> RunOptions:
     require("--threads", threads, 0, 1024)
-    return Habits(save_every_s, preview_every_s, temperature, stream_preview, threads or blas.cores())
+    return RunOptions(save_every_s, preview_every_s, temperature, stream_preview, threads or blas.cores())

@@ -16,6 +16,9 @@ A message is one sentence: what is wrong, where, and what to type.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CharlstmError(Exception):
     """Base of all errors for the user; `exit_status` is the exit status of the process."""
@@ -53,3 +56,10 @@ class DivergenceError(CharlstmError):
     """Training diverged and no recovery is left."""
 
     exit_status = 3
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return "did you mean NAME?" for the names closest to a word, or an empty string if none is close."""
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=3)
+    return f"did you mean {' or '.join(by_lower[name] for name in near)}?" if near else ""

@@ -5,6 +5,7 @@ The field names are the keys of the JSON output, so a change breaks the programs
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Event:
     @property
     def name(self) -> str:
         """The event's name in JSON."""
-        return type(self).__name__.lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Started(Event):
     optimizer: str
     lr: float
     clip: float
-    chance_nats: float  # baseline: all characters equally likely
-    letters_nats: float  # baseline: the letter frequencies of the text
+    uniform_nats: float  # baseline: all characters equally likely
+    unigram_nats: float  # baseline: the letter frequencies of the text
     val_nats: float | None
     best_val_nats: float | None
     notes: tuple[str, ...] = ()  # sentences on what was chosen or changed
@@ -107,7 +108,7 @@ class Sampled(Event):
     """A piece of generated text; `fresh` marks the first piece of a new text, which continues `prompt`."""
 
     text: str
-    fresh: bool
+    new: bool
     prompt: str = ""
 
 
@@ -120,7 +121,7 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
-class Unsaved(Event):
+class SaveFailed(Event):
     """A checkpoint can't be written; training continues, and saving is retried."""
 
     reason: str
@@ -149,12 +150,12 @@ class Finished(Event):
     path: str
     loss_nats: float | None
     best_val_nats: float | None
-    reason: str  # "done", "no gain", "SIGINT", "SIGTERM", "nothing to do"
+    reason: str  # "done", "early_stop", "SIGINT", "SIGTERM", "nothing to do"
     hint: str = ""  # how to improve the run, or why it has not learned
     ngram_nats: float | None = None  # the best n-gram baseline on the held-out text
     ngram_order: int | None = None
 
 
-def place(event: Event) -> dict[str, Any]:
+def position(event: Event) -> dict[str, Any]:
     """Return the position of an event, for another event at the same position."""
     return {"step": event.step, "steps": event.steps, "epoch": event.epoch, "elapsed_s": event.elapsed_s}

@@ -12,21 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm import arithmetic, checkpoint, corpus, evaluation, events, guard, ngram, state, training
-from charlstm.choice import choose
-from charlstm.clock import Stop
+from charlstm import events
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
-from charlstm.keeping import Keeper, Lock
+from charlstm.inference import evaluation, ngram
 from charlstm.nn.config import ModelConfig
-from charlstm.planning import Planner, take_budget
-from charlstm.preview import Preview
-from charlstm.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
-from charlstm.settings import LEARNING_RATES, Budget, Habits, TrainConfig
-from charlstm.state import TrainState
-from charlstm.vocabulary import describe_some
+from charlstm.settings import LEARNING_RATES, Budget, RunOptions, TrainConfig
+from charlstm.storage import checkpoint
+from charlstm.storage.lock import Lock
+from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
+from charlstm.storage.saver import CheckpointSaver
+from charlstm.text import corpus
+from charlstm.text.sources import STDIN, default_name, find
+from charlstm.text.vocabulary import describe_some
+from charlstm.training import advice, loop
+from charlstm.training.autoconfig import choose
+from charlstm.training.budget import Planner, take_budget
+from charlstm.training.control import Stop
+from charlstm.training.fingerprint import fingerprint
+from charlstm.training.preview import Preview
+from charlstm.training.state import TrainState, begin, memory_bytes
 
-BASE_BYTES = 60_000_000
-"""Memory in bytes that Python, NumPy and charlstm use before any text is read."""
 TUNING_RATE = 0.25
 """Factor on the default learning rate when a run starts from pretrained weights."""
 MOST_HELD_OUT = 1_000_000
@@ -46,11 +51,11 @@ class Session:
     val_ids: NDArray[Any]
     notes: list[str]
     resumed: bool
-    habits: Habits
+    options: RunOptions
     stop: Stop
     lock: Lock
     idle: bool = False  # nothing is left to train
-    mark: ngram.Mark | None = None
+    baseline: ngram.NgramBaseline | None = None
 
     def __post_init__(self) -> None:
         self.clock = self.stop.clock
@@ -78,70 +83,70 @@ class Session:
 
     def _run(self) -> Iterator[events.Event]:
         yield self._started()
-        keeper = self.keeper
-        keeper.clean_up()
+        saver = self.saver
+        saver.clean_up()
         if self.idle:
             yield self._finished("nothing to do")
             return
-        self.stop.heard = True
-        yield from keeper.save(self._where())
-        if keeper.failure is not None:  # nothing is lost by stopping now
-            raise keeper.failure
+        self.stop.armed = True
+        yield from saver.save(self._position())
+        if saver.failure is not None:  # nothing is lost by stopping now
+            raise saver.failure
         if self.state.best_step is None:
-            keeper.drop_best()
-        preview = Preview(self.state, self.habits, self.train_ids, self.clock)
+            saver.drop_best()
+        preview = Preview(self.state, self.options, self.train_ids, self.clock)
         planner = Planner(self.state, self.windows, len(self.val_ids), self.clock)
-        planned = self.state.plan.last
-        next_save = self.clock() + self.habits.save_every_s
+        planned = self.state.schedule.last
+        next_save = self.clock() + self.options.save_every_s
         try:
-            for event in training.train(self.state, self.train_ids, self.val_ids, self.habits.threads, self.clock):
+            for event in loop.train(self.state, self.train_ids, self.val_ids, self.options.threads, self.clock):
                 if isinstance(event, events.Evaluated):
                     self._count()
-                    yield replace(event, **self._mark_told())
+                    yield replace(event, **self._baseline_fields())
                 else:
                     yield event
-                planned = self.state.plan.last
+                planned = self.state.schedule.last
                 if isinstance(event, events.Evaluated) and self.state.best_step == self.state.step:
-                    yield from keeper.save_best(events.place(event))
+                    yield from saver.save_best(events.position(event))
                 if self.stop.reason is not None:
                     break
                 if isinstance(event, events.Progress):
-                    yield from planner.look(event)
-                    yield from preview.look(event)
+                    yield from planner.on_progress(event)
+                    yield from preview.on_progress(event)
                 if self.clock() >= next_save or self.stop.save:
                     self.stop.save = False
                     before_s = self.clock()
-                    yield from keeper.save(self._where())
+                    yield from saver.save(self._position())
                     now_s = self.clock()
-                    next_save = now_s + max(self.habits.save_every_s, (now_s - before_s) / SAVING_SHARE)
+                    next_save = now_s + max(self.options.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
         except GeneratorExit:  # the caller has closed the generator
             if self.state.best_step == self.state.step:
-                list(keeper.save_best(self._where()))
-            list(keeper.save(self._where()))
+                list(saver.save_best(self._position()))
+            list(saver.save(self._position()))
             self._check_saved()
             raise
-        yield from keeper.save(self._where())
+        yield from saver.save(self._position())
         self._check_saved()
         early = planned is not None and self.state.step < planned
-        yield self._finished(self.stop.reason or ("no gain" if early else "done"))
+        yield self._finished(self.stop.reason or ("early_stop" if early else "done"))
 
     def _check_saved(self) -> None:
-        if self.keeper.failure is not None:
-            raise SaveError(f"the run ended at step {self.state.step:,} without being saved: {self.keeper.failure}")
+        if self.saver.failure is not None:
+            raise SaveError(f"the run ended at step {self.state.step:,} without being saved: {self.saver.failure}")
 
     @cached_property
-    def keeper(self) -> Keeper:
+    def saver(self) -> CheckpointSaver:
         """The object that saves the checkpoints."""
-        return Keeper(self.name, self.path, self.state)
+        return CheckpointSaver(self.name, self.path, self.state)
 
-    def _where(self) -> dict[str, Any]:
+    def _position(self) -> dict[str, Any]:
         s = self.state
         return {
             "step": s.step,
-            "steps": s.plan.last,
+            "steps": s.schedule.last,
             "epoch": s.step / self.windows,
             "elapsed_s": self.clock() - self.began_s,
         }
@@ -149,7 +154,7 @@ class Session:
     def _started(self) -> events.Started:
         s, V = self.state, len(self.state.vocabulary)
         return events.Started(
-            **self._where(),
+            **self._position(),
             run=self.name,
             path=str(self.path),
             resumed=self.resumed,
@@ -164,10 +169,10 @@ class Session:
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,
-            lr=s.plan.peak_lr,
+            lr=s.schedule.peak_lr,
             clip=s.config.clip,
-            chance_nats=float(np.log(V)),
-            letters_nats=self._letters_nats(),
+            uniform_nats=float(np.log(V)),
+            unigram_nats=self._unigram_nats(),
             val_nats=s.history[-1].val_nats if s.history else None,
             best_val_nats=s.best_val_nats,
             notes=tuple(self.notes),
@@ -175,15 +180,15 @@ class Session:
 
     def _finished(self, reason: str) -> events.Finished:
         s = self.state
-        path = self.keeper.best_path if s.best_step is not None and self.keeper.best_path.exists() else self.path
+        path = self.saver.best_path if s.best_step is not None and self.saver.best_path.exists() else self.path
         return events.Finished(
-            **self._where(),
+            **self._position(),
             path=str(path),
             loss_nats=s.history[-1].loss_nats if s.history else None,
             best_val_nats=s.best_val_nats,
             reason=reason,
             hint=self._hint(),
-            **self._mark_told(),
+            **self._baseline_fields(),
         )
 
     def _count(self) -> None:
@@ -191,15 +196,15 @@ class Session:
 
         It is deferred to the first evaluation, so that a run that ends before does not pay for it.
         """
-        if self.mark is None and len(self.val_ids):
-            self.mark = ngram.best(self.train_ids, self.val_ids, len(self.state.vocabulary))
+        if self.baseline is None and len(self.val_ids):
+            self.baseline = ngram.best(self.train_ids, self.val_ids, len(self.state.vocabulary))
 
-    def _mark_told(self) -> dict[str, Any]:
-        return {"ngram_nats": self.mark.nats, "ngram_order": self.mark.order} if self.mark else {}
+    def _baseline_fields(self) -> dict[str, Any]:
+        return {"ngram_nats": self.baseline.nats, "ngram_order": self.baseline.order} if self.baseline else {}
 
-    def _letters_nats(self) -> float:
+    def _unigram_nats(self) -> float:
         judged = self.val_ids if len(self.val_ids) else self.train_ids
-        return evaluation.letters_nats(self.train_ids, judged, len(self.state.vocabulary))
+        return evaluation.unigram_nats(self.train_ids, judged, len(self.state.vocabulary))
 
     def _hint(self) -> str:
         """Return one sentence on how to improve the run or why it has not learned, or "" if it is too early to tell."""
@@ -208,28 +213,20 @@ class Session:
             return ""
         last = s.history[-1]
         reached = last.loss_nats if s.best_val_nats is None else s.best_val_nats
-        letters_nats = self._letters_nats()
-        if min(reached, last.loss_nats) < letters_nats:
-            rows = [(point.loss_nats, point.val_nats) for point in s.history if point.step > s.plan.first]
-            return guard.what_next(rows, s.shape.dropout, self.name)
-        why = guard.why_not_learned(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
-        return f"the model has not learned more than letter frequencies ({reached:.2f} vs {letters_nats:.2f} nats per character): {why}"
-
-
-def memory_bytes(run: TrainState) -> int:
-    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    chars = run.text.chars
-    held_out = int(chars * run.config.val_fraction)
-    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
-    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
+        unigram_nats = self._unigram_nats()
+        if min(reached, last.loss_nats) < unigram_nats:
+            rows = [(row.loss_nats, row.val_nats) for row in s.history if row.step > s.schedule.first]
+            return advice.advise(rows, s.shape.dropout, self.name)
+        why = advice.explain_failure(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
+        return f"the model has not learned more than letter frequencies ({reached:.2f} vs {unigram_nats:.2f} nats per character): {why}"
 
 
 def start(
     corpora: Sequence[str],
-    wishes: dict[str, Any],
+    overrides: dict[str, Any],
     budget: Budget,
     folder: Path,
-    habits: Habits,
+    options: RunOptions,
     stop: Stop,
     *,
     name: str | None = None,
@@ -258,32 +255,32 @@ def start(
         LockedError: another process is training the run.
         CharlstmError: the checkpoint folder can't be created.
     """
-    sources = corpus.find(corpora)
-    name = corpus.default_name(sources) if name is None else name
+    sources = find(corpora)
+    name = default_name(sources) if name is None else name
     check_name(name)
     path = folder / (name + SUFFIX)
     if path.exists():
         if if_exists == "fail":
             raise _exists(name, path)
         if if_exists == "resume":
-            resumed = resume(name, budget, folder, habits, stop, sources=sources)
-            resumed.notes += _left_out(wishes, resumed.state.config)
+            resumed = resume(name, budget, folder, options, stop, sources=sources)
+            resumed.notes += _left_out(overrides, resumed.state.config)
             return resumed
-    origin = checkpoint.load(find_run(init_from, folder, best=True)).writer if init_from is not None else None
+    pretrained = checkpoint.load(find_run(init_from, folder, best=True)).char_model if init_from is not None else None
     text = corpus.read(sources, encoding)
     notes = []
-    if origin is not None:
-        wishes = _as_origin(wishes, origin.config, str(init_from))
-        text, note = text.joined(origin.vocabulary)
+    if pretrained is not None:
+        overrides = _as_pretrained(overrides, pretrained.config, str(init_from))
+        text, note = text.joined(pretrained.vocabulary)
         notes.append(f"weights from {init_from}: {note}")
     if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
-        wishes = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | wishes
-    config = TrainConfig(**wishes)
+        overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
+    config = TrainConfig(**overrides)
     chars = len(text.split(config.val_fraction)[0])
-    choice = choose(chars, len(text.vocabulary), budget, wishes, habits.threads)
+    choice = choose(chars, len(text.vocabulary), budget, overrides, options.threads)
     config = TrainConfig(**choice.settings)
     notes += [choice.why] if choice.why else []
-    run, more_notes = state.begin(text, config, habits.threads, origin)
+    run, more_notes = begin(text, config, options.threads, pretrained)
     notes += more_notes
     _make_folder(folder)
     lock = Lock(path)
@@ -291,11 +288,17 @@ def start(
         lock.release()
         raise _exists(name, path)
     train_ids, val_ids = text.split(config.val_fraction)
-    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, habits, stop, lock), budget)
+    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, options, stop, lock), budget)
 
 
 def resume(
-    run: str | None, budget: Budget, folder: Path, habits: Habits, stop: Stop, *, sources: Sequence[str] | None = None
+    run: str | None,
+    budget: Budget,
+    folder: Path,
+    options: RunOptions,
+    stop: Stop,
+    *,
+    sources: Sequence[str] | None = None,
 ) -> Session:
     """Resume a run from its file, on the text that it was trained on.
 
@@ -313,11 +316,11 @@ def resume(
     name = path.name.removesuffix(SUFFIX)
     if sources is None:
         sources = loaded.text.sources
-        if corpus.STDIN in sources:
+        if STDIN in sources:
             raise UsageError(
                 f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
             )
-    text = corpus.read(corpus.find(sources), loaded.text.encoding)
+    text = corpus.read(find(sources), loaded.text.encoding)
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "
@@ -325,14 +328,14 @@ def resume(
             f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
         )
     notes = []
-    if loaded.arithmetic not in ("", arithmetic.fingerprint()):
+    if loaded.arithmetic not in ("", fingerprint()):
         notes.append(
             "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
             "training continues, but not bit-identically"
         )
-    loaded.arithmetic = arithmetic.fingerprint()
+    loaded.arithmetic = fingerprint()
     train_ids, val_ids = text.split(loaded.config.val_fraction)
-    return _with_budget(Session(name, path, loaded, train_ids, val_ids, notes, True, habits, stop, lock), budget)
+    return _with_budget(Session(name, path, loaded, train_ids, val_ids, notes, True, options, stop, lock), budget)
 
 
 def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
@@ -354,29 +357,29 @@ def _exists(name: str, path: Path) -> UsageError:
     )
 
 
-def _left_out(wishes: dict[str, Any], config: TrainConfig) -> list[str]:
+def _left_out(overrides: dict[str, Any], config: TrainConfig) -> list[str]:
     """Return a note on requested settings that a resumed run ignores."""
     told = [
         f"--{key.replace('_', '-')} {value} (the run has {getattr(config, key)})"
-        for key, value in wishes.items()
+        for key, value in overrides.items()
         if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
     ]
     return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
 
 
-def _as_origin(wishes: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
+def _as_pretrained(overrides: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
     """Adapt settings to pretrained weights: take their size, and lower the default learning rate.
 
     Raises:
         UsageError: the settings ask for another size.
     """
     for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
-        if wishes.get(option, value) != value:
+        if overrides.get(option, value) != value:
             raise UsageError(
-                f"--{option} {wishes[option]} does not match the weights of {name!r}: leave it out, or use {value}"
+                f"--{option} {overrides[option]} does not match the weights of {name!r}: leave it out, or use {value}"
             )
-    lr = LEARNING_RATES[wishes.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
-    return {"lr": lr} | wishes | {"hidden": shape.hidden, "layers": shape.layers}
+    lr = LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
+    return {"lr": lr} | overrides | {"hidden": shape.hidden, "layers": shape.layers}
 
 
 def _make_folder(folder: Path) -> None:
@@ -391,7 +394,7 @@ def _make_folder(folder: Path) -> None:
 def _with_budget(session: Session, budget: Budget) -> Session:
     goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
     # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
-    unjudged = not goes_on and training.evaluation_is_due(session.state)
+    unjudged = not goes_on and loop.evaluation_is_due(session.state)
     session.idle = not goes_on and not unjudged
     if note and not unjudged:
         session.notes.append(note)

@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from charlstm.errors import UsageError
-from charlstm.finding import nearest
+from charlstm.errors import UsageError, did_you_mean
 
 Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
@@ -39,7 +38,7 @@ class TrainConfig:
     val_fraction: float = 0.1
     eval_every: int = 0  # in steps; 0: about `EVALUATIONS` times per run
     seed: int = 1
-    parts: int = 1  # number of shards per batch: see `charlstm.nn.parallel`
+    shards: int = 1  # number of shards per batch: see `charlstm.nn.parallel`
 
     def __post_init__(self) -> None:
         require("--hidden", self.hidden, 1, 16384)
@@ -54,7 +53,7 @@ class TrainConfig:
         require("--val-fraction", self.val_fraction, 0, 0.5)
         require("--eval-every", self.eval_every, 0, None)
         require("--seed", self.seed, 0, None)
-        require("parts", self.parts, 1, None)
+        require("parts", self.shards, 1, None)
 
     @property
     def peak_lr(self) -> float:
@@ -90,7 +89,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Habits:
+class RunOptions:
     """The options of a run that do not affect its weights."""
 
     save_every_s: float = 60.0
@@ -147,7 +146,7 @@ def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a UsageError for a value that is not among those allowed."""
     if value not in allowed:
         choices = ", ".join(allowed)
-        near = nearest(value, allowed)
+        near = did_you_mean(value, allowed)
         raise UsageError(
             f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}")
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from charlstm import blas
-from charlstm.cli import main
+from charlstm.cli.app import main
 
 if os.environ.pop(
     "PYTHONDONTWRITEBYTECODE", None

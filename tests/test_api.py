@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import charlstm as package
-from charlstm import api, checkpoint, events
+from charlstm import api, events
 from charlstm.errors import CheckpointError, CorpusError, LockedError, PromptError, SaveError, UsageError
 from charlstm.nn.stepper import Stepper
-from charlstm.settings import Budget, Habits, SampleConfig, TrainConfig
+from charlstm.settings import Budget, RunOptions, SampleConfig, TrainConfig
+from charlstm.storage import checkpoint
 from tests.conftest import ROOT, SMALL, VERSES, Result
 
 Program = Callable[..., Result]
@@ -67,8 +68,8 @@ def test_keywords_and_their_defaults_are_those_of_the_settings() -> None:
         (TrainConfig(), train, {field.name for field in fields(TrainConfig)}),  # a run that goes on has its own
         (Budget(), train, set()),
         (Budget(), resume, set()),
-        (Habits(), train, {"threads"}),
-        (Habits(), resume, {"threads"}),
+        (RunOptions(), train, {"threads"}),
+        (RunOptions(), resume, {"threads"}),
     ):
         for field in fields(settings):
             if field.name == "parts":  # comes from `threads`
@@ -127,7 +128,7 @@ def test_a_sample_is_the_text_that_the_command_line_writes(model: api.Model, cha
 
 
 def test_samples_side_by_side_are_those_of_their_seeds(model: api.Model) -> None:
-    made = list(model.sample_side_by_side(range(3, 23), SampleConfig(length=50)))
+    made = list(model.sample_many(range(3, 23), SampleConfig(length=50)))
     assert ["".join(pieces) for pieces in zip(*made, strict=True)] == [
         "".join(model.sample(length=50, seed=seed)) for seed in range(3, 23)
     ]
@@ -144,7 +145,7 @@ def test_a_sample_is_refused_before_it_is_begun(model: api.Model) -> None:
 
 def step_by_step(model: api.Model, start: str, text: str) -> float:
     """What every character of the text surprised the model, one after the other, from a zero state."""
-    writer = model.file.writer
+    writer = model.file.char_model
     step = Stepper(writer.params, writer.config, 1).step
     total, logits = 0.0, np.zeros(len(writer.vocabulary))
     for k, i in enumerate(writer.vocabulary.encode(start + text)):
@@ -165,12 +166,12 @@ def test_evaluate_is_what_eval_tells(model: api.Model, charlstm: Program, folder
     text = VERSES[::-1] * 10
     (folder / "new.txt").write_text(text, encoding="utf-8")
     for cold in (0, 7):
-        told = json.loads(charlstm("eval", "verses", "new.txt", "--json", "--cold", cold).out)
+        told = json.loads(charlstm("eval", "verses", "new.txt", "--json", "--context", cold).out)
         assert model.evaluate(text, cold=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
-        assert model.evaluate(api.read("new.txt"), cold=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
+        assert model.evaluate(api.read_text("new.txt"), cold=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
     with pytest.raises(UsageError, match="never saw"):
         model.evaluate("naïve")
-    assert model.read("naïve", unknown="skip").left_out == 1
+    assert model.score("naïve", unknown="skip").left_out == 1
     for nothing in ("", "t"):
         with pytest.raises(UsageError, match="too short"):
             model.evaluate(nothing)

@@ -19,11 +19,11 @@ SHARED = {
     "charlstm.errors",
     "charlstm.events",
     "charlstm.blas",
-    "charlstm.clock",
-    "charlstm.finding",
+    "charlstm.training.control",
+    "charlstm.text.sources",
 }
 """What may be imported on either side of the api; it needs no NumPy."""
-NAMES = {"charlstm.completion": {"charlstm.runs"}}
+NAMES = {"charlstm.cli.completion": {"charlstm.storage.runs"}}
 """Exceptions: Tab offers names before NumPy, and so the api, is imported."""
 
 
@@ -70,7 +70,7 @@ def within(prefix: str) -> list[str]:
 
 def test_there_are_modules_to_look_at() -> None:
     assert len(MODULES) > 20
-    assert own("charlstm.session") > {"charlstm.training", "charlstm.checkpoint"}
+    assert own("charlstm.session") > {"charlstm.training.loop", "charlstm.storage.checkpoint"}
 
 
 @pytest.mark.parametrize("module", within("charlstm.nn"))
@@ -80,18 +80,20 @@ def test_nn_imports_numpy_the_standard_library_and_itself(module: str) -> None:
         assert name.startswith("charlstm.nn") or name.split(".")[0] in allowed | {"numpy"}, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m != "charlstm.cli"])
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "charlstm.cli.app"])
 def test_only_the_command_line_exits_and_knows_typer(module: str) -> None:
     assert not any(name.split(".")[0] == "typer" for name in imports(module))
-    ending = {"exit"} if module == "charlstm.workers" else {"exit", "_exit"}  # a worker is a process of its own
+    ending = (
+        {"exit"} if module == "charlstm.training.data_parallel" else {"exit", "_exit"}
+    )  # a worker is a process of its own
     if module != "charlstm.__main__":
         calls = [n for n in ast.walk(source(module)) if isinstance(n, ast.Attribute) and n.attr in ending]
         assert not calls
 
 
 def test_training_never_learns_of_files_or_terminals() -> None:
-    assert not reach("charlstm.training") & {"charlstm.checkpoint", "charlstm.session", "charlstm.cli"}
-    assert not any("display" in name for name in reach("charlstm.training"))
+    assert not reach("charlstm.training.loop") & {"charlstm.storage.checkpoint", "charlstm.session", "charlstm.cli.app"}
+    assert not any("display" in name for name in reach("charlstm.training.loop"))
 
 
 @pytest.mark.parametrize("module", within("charlstm.display"))
@@ -103,7 +105,7 @@ def test_displays_know_events_and_nothing_of_models(module: str) -> None:
 
 def test_only_the_command_line_knows_the_displays() -> None:
     users = {m for m in MODULES if "charlstm.display.select" in own(m) and not m.startswith("charlstm.display")}
-    assert users == {"charlstm.driving"}
+    assert users == {"charlstm.cli.signals"}
 
 
 def before_the_api() -> list[str]:
@@ -113,8 +115,13 @@ def before_the_api() -> list[str]:
 
 def test_the_command_line_gets_at_everything_through_the_api() -> None:
     behind = reach("charlstm.api") - SHARED
-    assert behind > {"charlstm.session", "charlstm.sampling", "charlstm.evaluation", "charlstm.checkpoint"}
-    assert {"charlstm.cli", "charlstm.render", "charlstm.interactive"} < set(before_the_api())
+    assert behind > {
+        "charlstm.session",
+        "charlstm.inference.sampling",
+        "charlstm.inference.evaluation",
+        "charlstm.storage.checkpoint",
+    }
+    assert {"charlstm.cli.app", "charlstm.cli.sample", "charlstm.cli.interactive"} < set(before_the_api())
     for module in before_the_api():
         assert not own(module) & behind - NAMES.get(module, set()), f"{module}: {own(module) & behind}"
 
@@ -134,9 +141,9 @@ def test_nothing_but_the_four_packages_is_imported_at_run_time() -> None:
 
 def test_only_a_plot_needs_matplotlib_and_only_once_it_is_drawn() -> None:
     users = {m for m in MODULES if any(name.split(".")[0] == "matplotlib" for name in imports(m))}
-    assert users == {"charlstm.plot"}
-    assert not any(name.split(".")[0] == "matplotlib" for name in imports("charlstm.plot", at_import=True))
-    assert not any("charlstm.plot" in imports(m, at_import=True) for m in MODULES)
+    assert users == {"charlstm.cli.plot"}
+    assert not any(name.split(".")[0] == "matplotlib" for name in imports("charlstm.cli.plot", at_import=True))
+    assert not any("charlstm.cli.plot" in imports(m, at_import=True) for m in MODULES)
 
 
 def test_no_module_draws_from_global_randomness() -> None:
@@ -153,7 +160,7 @@ def test_no_module_draws_from_global_randomness() -> None:
 
 
 def test_help_is_shown_before_numpy_is_imported() -> None:
-    code = "import sys; from charlstm.cli import main; main(['train', '--help']); sys.exit('numpy' in sys.modules)"
+    code = "import sys; from charlstm.cli.app import main; main(['train', '--help']); sys.exit('numpy' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, check=False).returncode
         == 0
@@ -162,7 +169,7 @@ def test_help_is_shown_before_numpy_is_imported() -> None:
 
 def test_sampling_does_not_import_rich_or_tqdm() -> None:
     code = (
-        "import sys; from charlstm.cli import main; status = main(['sample', 'no-such-run']);"
+        "import sys; from charlstm.cli.app import main; status = main(['sample', 'no-such-run']);"
         "assert 'numpy' in sys.modules and status == 2; sys.exit('rich.live' in sys.modules or 'tqdm' in sys.modules)"
     )
     assert (

@@ -242,7 +242,7 @@ def test_the_loop_gets_past_a_text_that_is_none(home: Path) -> None:
 
 def test_the_page_names_every_exit_status_of_the_program() -> None:
     from charlstm import errors
-    from charlstm.driving import SIGNALS
+    from charlstm.cli.signals import SIGNALS
 
     table = (ROOT / "docs" / "automation.md").read_text(encoding="utf-8").split("| exit status |")[1]
     kinds = [

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, state, training
 from charlstm.errors import CheckpointError, SaveError
 from charlstm.settings import TrainConfig
-from charlstm.state import TrainState
+from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import loop, state
+from charlstm.training.state import TrainState
 from tests.experiments import hostile
 
 
@@ -25,8 +27,8 @@ def trained(text: Path, steps: int = 7, **settings: object) -> TrainState:
     found = corpus.read([str(text)])
     config = TrainConfig(hidden=6, layers=2, batch=3, seq=5, **settings)  # type: ignore[arg-type]
     run, _ = state.begin(found, config)
-    run.plan.end(steps, 3, 15, 10)
-    for _ in training.train(run, *found.split(0.1)):
+    run.schedule.end(steps, 3, 15, 10)
+    for _ in loop.train(run, *found.split(0.1)):
         pass
     return run
 
@@ -69,7 +71,7 @@ def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -
         for key in before:
             np.testing.assert_array_equal(before[key], after[key])
             assert before[key].dtype == after[key].dtype
-    np.testing.assert_array_equal(run.carried.c, again.carried.c)
+    np.testing.assert_array_equal(run.recurrent_state.c, again.recurrent_state.c)
     plain = (
         "shape",
         "config",
@@ -108,7 +110,7 @@ def test_a_vocabulary_with_nul_and_beyond_the_basic_plane_survives(folder: Path)
     (folder / "odd.txt").write_text("\0a\U0001f600b\n" * 40, encoding="utf-8")
     path = folder / "odd.npz"
     checkpoint.save_run(path, trained(folder / "odd.txt", steps=2))
-    assert checkpoint.load(path).writer.vocabulary.characters == "\0\nab\U0001f600"
+    assert checkpoint.load(path).char_model.vocabulary.characters == "\0\nab\U0001f600"
 
 
 def test_a_model_to_sample_from_holds_no_more_than_that(text: Path, folder: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_model_to_sample_from_holds_no_more_than_that(text: Path, folder: Path
     checkpoint.save_model(path, run)
     found = checkpoint.load(path)
     assert not found.resumable
-    np.testing.assert_array_equal(found.writer.params["out.W"], run.params["out.W"])
+    np.testing.assert_array_equal(found.char_model.params["out.W"], run.params["out.W"])
     assert not any(name.startswith(("slot/", "good/", "state/")) for name in members(path))
     with pytest.raises(CheckpointError, match="resume"):
         checkpoint.load_run(path)

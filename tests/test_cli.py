@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import checkpoint
+from charlstm.storage import checkpoint
 from tests.conftest import SMALL, Result, spawn
 
 Program = Callable[..., Result]

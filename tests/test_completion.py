@@ -117,7 +117,7 @@ def test_zsh_and_fish_load_their_script_and_ask_the_same(place: Path, shell: str
 def test_completing_imports_no_numpy(place: Path) -> None:
     variables = {"_CHARLSTM_COMPLETE": "complete_bash", "COMP_WORDS": "charlstm\nsample\n", "COMP_CWORD": "2"}
     code = (
-        "import sys; from charlstm.cli import main; main([]);"
+        "import sys; from charlstm.cli.app import main; main([]);"
         "sys.exit(bool({'numpy', 'tqdm', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run(

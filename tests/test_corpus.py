@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import corpus
 from charlstm.errors import CorpusError
+from charlstm.text import corpus
+from charlstm.text.sources import find
 
 
 def read(path: Path, **more: str) -> tuple[str, corpus.Corpus]:
@@ -154,7 +155,7 @@ def test_standard_input_is_read_for_an_explicit_dash(monkeypatch: pytest.MonkeyP
         file.write(b"from a pipe")
         file.seek(0)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
-        found = corpus.read(corpus.find(["-"]))
+        found = corpus.read(find(["-"]))
         assert found.vocabulary.decode(found.ids) == "from a pipe"
 
 
@@ -236,39 +237,39 @@ def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypat
 def test_a_path_a_directory_and_a_pattern_are_found(folder: Path) -> None:
     for name in ("b.txt", "a.txt", "notes.md"):
         write(folder, b"text", name)
-    assert corpus.find(["b.txt"]) == (str(folder / "b.txt"),)
-    assert corpus.find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
-    assert corpus.find(["*.md"]) == (str(folder / "notes.md"),)
+    assert find(["b.txt"]) == (str(folder / "b.txt"),)
+    assert find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
+    assert find(["*.md"]) == (str(folder / "notes.md"),)
 
 
 def test_a_bare_name_is_looked_for_in_corpora(folder: Path) -> None:
     (folder / "corpora").mkdir()
     path = write(folder / "corpora", b"text", "mine.txt")
-    assert corpus.find(["mine"]) == corpus.find(["mine.txt"]) == (str(path),)
-    assert Path(corpus.find(["fables"])[0]).name == "fables.txt"
+    assert find(["mine"]) == find(["mine.txt"]) == (str(path),)
+    assert Path(find(["fables"])[0]).name == "fables.txt"
 
 
 def test_a_path_comes_before_a_name_in_corpora(folder: Path) -> None:
     (folder / "corpora").mkdir()
     write(folder / "corpora", b"there", "mine")
     here = write(folder, b"here", "mine")
-    assert corpus.find(["mine"]) == (str(here),)
+    assert find(["mine"]) == (str(here),)
 
 
 def test_no_name_means_the_built_in_text() -> None:
-    assert Path(corpus.find([])[0]).name == "fables.txt"
+    assert Path(find([])[0]).name == "fables.txt"
 
 
 def test_a_miss_names_what_was_looked_for_where_and_what_is_near(folder: Path) -> None:
     write(folder, b"text", "trumptweets.txt")
     with pytest.raises(CorpusError, match=r"'trumptweet\.txt'.*corpora.*did you mean trumptweets\.txt"):
-        corpus.find(["trumptweet.txt"])
+        find(["trumptweet.txt"])
     with pytest.raises(CorpusError, match="did you mean fables"):
-        corpus.find(["fable"])
+        find(["fable"])
 
 
 @pytest.mark.parametrize("name", ["no/such/file", "empty-folder", "*.nothing", "a\0b", "x" * 5000])
 def test_a_name_that_leads_nowhere_is_one_sentence(folder: Path, name: str) -> None:
     (folder / "empty-folder").mkdir()
     with pytest.raises(CorpusError):
-        corpus.find([name])
+        find([name])

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, evaluation, state, training
+from charlstm.inference import evaluation
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import TrainConfig
-from charlstm.vocabulary import Vocabulary
+from charlstm.storage import checkpoint
+from charlstm.text.vocabulary import Vocabulary
+from charlstm.training import loop, state
 from tests.conftest import SMALL, VERSES, Result
 
 
@@ -25,7 +27,7 @@ def run(charlstm: Callable[..., Result], text: Path) -> str:
 
 def by_hand(folder: Path, text: str, cold: int = 0) -> float:
     """Character by character, one stream, from a zero state; `cold` forgets every so many characters."""
-    writer = checkpoint.load(folder / "checkpoints" / "verses.best.npz").writer
+    writer = checkpoint.load(folder / "checkpoints" / "verses.best.npz").char_model
     ids, total = writer.vocabulary.encode(text), 0.0
     for k in range(len(ids) - 1):
         if k == 0 or (cold and k % cold == 0):
@@ -40,11 +42,11 @@ def test_eval_tells_what_reading_character_by_character_tells(
     charlstm: Callable[..., Result], folder: Path, run: str, cold: int
 ) -> None:
     Path("new.txt").write_text(VERSES[::-1][:150], encoding="utf-8")
-    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--cold", cold).out)
+    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--context", cold).out)
     assert told["chars"] == 149
     assert told["nats_per_char"] == pytest.approx(by_hand(folder, VERSES[::-1][:150], cold), rel=1e-4)
     assert told["bits_per_char"] == pytest.approx(told["nats_per_char"] / math.log(2))
-    assert told["chance_nats"] == pytest.approx(math.log(len(set(VERSES))))
+    assert told["uniform_nats"] == pytest.approx(math.log(len(set(VERSES))))
 
 
 def test_eval_in_words_is_one_line_on_stdout(charlstm: Callable[..., Result], text: Path, run: str) -> None:
@@ -61,7 +63,7 @@ def test_a_long_text_is_read_in_streams_and_each_character_once(folder: Path) ->
     params = evaluation.model.init(config, np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(0, 9, 5003)
     for cold in (0, 3, 64):
-        places = [p for p, _ in evaluation.surprises(params, config, ids, *evaluation.streams_of(5002, cold))]
+        places = [p for p, _ in evaluation.char_nll(params, config, ids, *evaluation.streams_of(5002, cold))]
         assert sorted(np.concatenate(places).tolist()) == list(range(1, 5003))
 
 
@@ -98,12 +100,13 @@ def test_weights_from_a_run_begin_where_it_ended(charlstm: Callable[..., Result]
     result = charlstm("train", "more.txt", "--init-from", run, "--steps", 1, "--batch", 4, "--seq", 10, "--lr", 1e-9)
     assert result.status == 0
     assert "other 3" in result.err
-    made = checkpoint.load(folder / "checkpoints" / "more.npz").writer
-    origin = checkpoint.load(folder / "checkpoints" / "verses.best.npz").writer
-    assert set(made.vocabulary.characters) == set(origin.vocabulary.characters) | set("ÄÖ!")
+    made = checkpoint.load(folder / "checkpoints" / "more.npz").char_model
+    pretrained = checkpoint.load(folder / "checkpoints" / "verses.best.npz").char_model
+    assert set(made.vocabulary.characters) == set(pretrained.vocabulary.characters) | set("ÄÖ!")
     text = VERSES[:120]
     losses = [
-        evaluation.evaluate(writer.params, writer.config, writer.vocabulary.encode(text)) for writer in (made, origin)
+        evaluation.evaluate(writer.params, writer.config, writer.vocabulary.encode(text))
+        for writer in (made, pretrained)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=0.12)  # the new characters take a little probability
 
@@ -111,7 +114,7 @@ def test_weights_from_a_run_begin_where_it_ended(charlstm: Callable[..., Result]
 def test_characters_that_only_the_run_knows_are_kept(charlstm: Callable[..., Result], folder: Path, run: str) -> None:
     Path("few.txt").write_text("the cat sat\n" * 80, encoding="utf-8")
     assert charlstm("train", "few.txt", "--init-from", run, "--steps", 2, "--batch", 4, "--seq", 10).status == 0
-    made = checkpoint.load(folder / "checkpoints" / "few.npz").writer
+    made = checkpoint.load(folder / "checkpoints" / "few.npz").char_model
     assert set(made.vocabulary.characters) == set(VERSES)
 
 
@@ -123,14 +126,14 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
     config, wider = (evaluation.model.ModelConfig(V, 4, 2, embedding=3) for V in (5, 7))
-    origin = evaluation.model.init(config, np.random.default_rng(0))
+    pretrained = evaluation.model.init(config, np.random.default_rng(0))
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
-    evaluation.model.graft(ours, origin, places)
-    np.testing.assert_array_equal(ours["embed.E"][places], origin["embed.E"])
-    np.testing.assert_array_equal(ours["out.P"], origin["out.P"])
-    np.testing.assert_array_equal(ours["layer2.U"], origin["layer2.U"])
-    assert ours["out.b"][0] == origin["out.b"].min()
+    evaluation.model.load_pretrained(ours, pretrained, places)
+    np.testing.assert_array_equal(ours["embed.E"][places], pretrained["embed.E"])
+    np.testing.assert_array_equal(ours["out.P"], pretrained["out.P"])
+    np.testing.assert_array_equal(ours["layer2.U"], pretrained["layer2.U"])
+    assert ours["out.b"][0] == pretrained["out.b"].min()
 
 
 def test_ids_of_one_vocabulary_become_those_of_another() -> None:
@@ -143,16 +146,17 @@ def test_ids_of_one_vocabulary_become_those_of_another() -> None:
 
 def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path) -> None:
     """Over forty passes; a step adds less than one to |c|."""
-    from charlstm import corpus, events
+    from charlstm import events
+    from charlstm.text import corpus
 
     config = TrainConfig(hidden=12, batch=2, seq=16, lr=0.05)
     found = corpus.read([str(text)])
     run, _ = state.begin(found, config)
     windows = (len(found.split(0.1)[0]) - 1) // (2 * 16)
-    run.plan.end(40 * windows, 0, 32, 400)
-    cells = [e.cell_max for e in training.train(run, *found.split(0.1)) if isinstance(e, events.Progress)]
+    run.schedule.end(40 * windows, 0, 32, 400)
+    cells = [e.cell_max for e in loop.train(run, *found.split(0.1)) if isinstance(e, events.Progress)]
     assert run.cursor.epoch == 40
-    assert max(cells) < training.RESET_CHARS
+    assert max(cells) < loop.RESET_CHARS
 
 
 def test_training_ends_when_the_held_out_loss_has_turned_for_good(

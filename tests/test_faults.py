@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from charlstm import checkpoint, events, keeping, session
+from charlstm import events, session
 from charlstm.errors import SaveError
-from charlstm.settings import Budget, Habits
+from charlstm.settings import Budget, RunOptions
+from charlstm.storage import checkpoint, saver
+from charlstm.training.control import Stop
 from tests import faults
 from tests.conftest import ROOT, SMALL, Result, spawn
 
@@ -151,7 +153,7 @@ def test_a_process_that_dies_between_any_two_calls_of_a_save_leaves_a_whole_file
             die(number)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         seen.add(path.read_bytes())
-        keeping.Keeper("run", path, run).clean_up()
+        saver.CheckpointSaver("run", path, run).clean_up()
         assert left_over() == []
         if status == 0:
             break
@@ -165,9 +167,9 @@ def test_a_process_that_dies_between_any_two_calls_of_a_save_leaves_a_whole_file
 
 
 def begin(text: Path, steps: int = 40) -> session.Session:
-    wishes = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
-    habits = Habits(preview_every_s=0, save_every_s=0)
-    return session.start([str(text)], wishes, Budget(steps=steps), Path("checkpoints"), habits, session.Stop())
+    overrides = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
+    options = RunOptions(preview_every_s=0, save_every_s=0)
+    return session.start([str(text)], overrides, Budget(steps=steps), Path("checkpoints"), options, Stop())
 
 
 def driven(run: session.Session, do: Callable[[events.Event], None]) -> tuple[list[str], str]:
@@ -176,7 +178,7 @@ def driven(run: session.Session, do: Callable[[events.Event], None]) -> tuple[li
     try:
         for event in run.run():
             do(event)
-            if isinstance(event, events.Unsaved):
+            if isinstance(event, events.SaveFailed):
                 reasons.append(event.reason)
     except SaveError as error:
         return reasons, str(error)

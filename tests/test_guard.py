@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, events, guard, state, training
+from charlstm import events
 from charlstm.errors import DivergenceError
-from charlstm.guard import GuardRecord, Measures
 from charlstm.nn import optim
 from charlstm.settings import TrainConfig
-from charlstm.state import TrainState
+from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import guard, loop, state
+from charlstm.training.guard import GuardRecord, StepMetrics
+from charlstm.training.state import TrainState
 from tests.conftest import Result
 
 Ids = np.ndarray
@@ -27,18 +30,24 @@ def begin(text: Path, steps: int = 600, **settings: object) -> tuple[TrainState,
     found = corpus.read([str(text)])
     config = TrainConfig(**({"hidden": 16, "batch": 4, "seq": 10} | settings))  # type: ignore[arg-type]
     run, _ = state.begin(found, config)
-    run.plan.end(steps, 50, config.batch * config.seq, 10)
+    run.schedule.end(steps, 50, config.batch * config.seq, 10)
     return run, *found.split(0.1)
 
 
 def is_finite(run: TrainState) -> bool:
-    arrays = [*run.params.values(), *run.slots.values(), *run.good.values(), run.carried.h, run.carried.c]
+    arrays = [
+        *run.params.values(),
+        *run.slots.values(),
+        *run.snapshot.values(),
+        run.recurrent_state.h,
+        run.recurrent_state.c,
+    ]
     return all(np.isfinite(a).all() for a in arrays)
 
 
-def measures(loss: float, **other: float) -> Measures:
+def measures(loss: float, **other: float) -> StepMetrics:
     usual = {"grad_norm": 1.0, "update_ratio": 1e-3, "weight_norm": 10.0, "cell_max": 3.0, "saturated": 0.1}
-    return Measures(loss_nats=loss, **(usual | other))
+    return StepMetrics(loss_nats=loss, **(usual | other))
 
 
 def record(level: float = 2.0, steps: int = 100) -> GuardRecord:
@@ -59,7 +68,7 @@ def never() -> float:
 @pytest.mark.parametrize("what", ["loss_nats", "grad_norm", "weight_norm", "cell_max", "update_ratio"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_does_not_stand(what: str, value: float) -> None:
-    bad = Measures(**(vars(measures(2.0)) | {what: value}))
+    bad = StepMetrics(**(vars(measures(2.0)) | {what: value}))
     assert "no longer finite" in str(record().judge(bad, CHARS, never))
 
 
@@ -169,7 +178,7 @@ def poison_slots(run: TrainState, _: pytest.MonkeyPatch) -> None:
 
 
 def poison_state(run: TrainState, _: pytest.MonkeyPatch) -> None:
-    run.carried.c.flat[3] = np.nan
+    run.recurrent_state.c.flat[3] = np.nan
 
 
 def poison_gradient(_: TrainState, patch: pytest.MonkeyPatch) -> None:
@@ -189,7 +198,7 @@ def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison,
     run, *ids = begin(text)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        for event in training.train(run, *ids):
+        for event in loop.train(run, *ids):
             seen.append(event)
             if isinstance(event, events.Progress) and event.step == at and not run.guard.recoveries:
                 poison(run, patch)
@@ -207,7 +216,7 @@ def test_a_nan_put_in_by_hand_costs_at_most_two_percent(text: Path) -> None:
         for at in (0, 1, 130, 500):  # 0 never comes
             run, *ids = begin(text, seed=seed)
             with pytest.MonkeyPatch.context() as patch:
-                for event in training.train(run, *ids):
+                for event in loop.train(run, *ids):
                     if isinstance(event, events.Progress) and event.step == at and not run.guard.recoveries:
                         poison_weights(run, patch)
             assert run.best_val_nats is not None
@@ -219,7 +228,7 @@ def test_a_nan_put_in_by_hand_costs_at_most_two_percent(text: Path) -> None:
 def test_the_state_is_finite_at_every_event_of_a_run_that_diverges(text: Path, folder: Path) -> None:
     run, *ids = begin(text, steps=200, optimizer="sgd", lr=3000.0, clip=0.0)
     diverged = 0
-    for event in training.train(run, *ids):
+    for event in loop.train(run, *ids):
         diverged += isinstance(event, events.Diverged)
         assert is_finite(run)
         checkpoint.save_run(folder / "r.npz", run)
@@ -230,7 +239,7 @@ def test_the_state_is_finite_at_every_event_of_a_run_that_diverges(text: Path, f
 def test_a_rate_beyond_help_ends_in_one_error_with_good_weights(text: Path) -> None:
     run, *ids = begin(text, optimizer="sgd", lr=1e38, clip=0.0)
     with pytest.raises(DivergenceError, match="--lr"):
-        list(training.train(run, *ids))
+        list(loop.train(run, *ids))
     assert is_finite(run)
 
 
@@ -239,11 +248,11 @@ def test_a_run_that_recovered_resumes_exactly(text: Path, folder: Path, stop_at:
     def end(stop_at: int | None) -> bytes:
         run, *ids = begin(text, steps=120, optimizer="sgd", lr=300.0, clip=0.0)
         path = folder / "r.npz"
-        for event in training.train(run, *ids):
+        for event in loop.train(run, *ids):
             if event.step == stop_at:
                 checkpoint.save_run(path, run)
                 run = checkpoint.load_run(path)
-                for _ in training.train(run, *ids):
+                for _ in loop.train(run, *ids):
                     pass
                 break
         assert run.guard.recoveries >= 1
@@ -307,8 +316,8 @@ def test_a_held_out_loss_that_overflows_is_none_and_the_run_can_be_saved(
     text: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, *ids = begin(text, steps=60)
-    monkeypatch.setattr(training, "evaluate", lambda *_: math.inf)
-    for _ in training.train(run, *ids):
+    monkeypatch.setattr(loop, "evaluate", lambda *_: math.inf)
+    for _ in loop.train(run, *ids):
         pass
     assert [point.val_nats for point in run.history] == [None, None]
     checkpoint.save_run(folder / "r.npz", run)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 import typer.main
 
-from charlstm.cli import app
+from charlstm.cli.app import app
 from charlstm.settings import Optimizer
 from tests.conftest import ROOT, SMALL, Result, spawn
 
@@ -154,7 +154,7 @@ def test_headings_are_bold_on_a_terminal_that_knows_it(environment: dict[str, st
 
 def test_help_imports_neither_numpy_nor_rich() -> None:
     code = (
-        "import sys; from charlstm.cli import main; main(['train', '--help']);"
+        "import sys; from charlstm.cli.app import main; main(['train', '--help']);"
         "sys.exit(bool({'numpy', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0

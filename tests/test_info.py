@@ -16,9 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, keeping, state
 from charlstm.display import cells, curve
 from charlstm.settings import TrainConfig
+from charlstm.storage import checkpoint
+from charlstm.storage.lock import Lock
+from charlstm.text import corpus
+from charlstm.training import state
 from tests.conftest import SMALL, Result, spawn
 
 Program = Callable[..., Result]
@@ -104,7 +107,7 @@ def test_with_no_run_named_the_newest_is_told_and_below_it_all(charlstm: Program
 
 def test_a_run_that_is_in_training_is_told_so_for_as_long_as_it_is(charlstm: Program, runs: Path) -> None:
     me = f"process {os.getpid()} on {socket.gethostname()}"
-    lock = keeping.Lock(runs / "first.npz")
+    lock = Lock(runs / "first.npz")
     for name in ("first", str(runs / "first.best.npz")):
         assert f"characters; in training by {me}\n" in told(charlstm("info", name))
         assert json.loads(told(charlstm("info", name, "--json")))["trained_by"] == me

@@ -16,24 +16,27 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import checkpoint, events, keeping, session
+from charlstm import events, session
 from charlstm.errors import SaveError
-from charlstm.settings import Budget, Habits
+from charlstm.settings import Budget, RunOptions
+from charlstm.storage import atomic, checkpoint
+from charlstm.storage.lock import Lock, trainer_of
+from charlstm.training.control import Stop
 from tests.conftest import SMALL, Result
 
 WISHES = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
 
 
-def begin(text: Path, steps: int = 40, **habits: float) -> session.Session:
+def begin(text: Path, steps: int = 40, **options: float) -> session.Session:
     return session.start(
-        [str(text)], dict(WISHES), Budget(steps=steps), Path("checkpoints"), Habits(preview_every_s=0, **habits), session.Stop()
+        [str(text)], dict(WISHES), Budget(steps=steps), Path("checkpoints"), RunOptions(preview_every_s=0, **options), Stop()
     )  # fmt: skip
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, works: Callable[[int], bool]) -> list[Path]:
     """Let saves fail, as on a full disk, where works(number of the attempt) is false; returns what was tried."""
     tried: list[Path] = []
-    write = checkpoint.write_atomically
+    write = atomic.write_atomically
 
     def maybe(path: Path, content: Callable[..., None]) -> None:
         tried.append(path)
@@ -41,7 +44,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch, works: Callable[[int], bool]) -> l
             raise SaveError(f"{path} can't be written: No space left on device")
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_atomically", maybe)
+    monkeypatch.setattr(atomic, "write_atomically", maybe)
     return tried
 
 
@@ -57,7 +60,7 @@ def test_training_goes_on_where_saving_fails_and_nothing_is_lost_in_the_end(
     breaking(monkeypatch, lambda attempt: attempt in (1, 7, 8, 9) or seen[-1].step >= 39)  # the disk is back then
     for event in begin(text, save_every_s=0).run():
         seen.append(event)
-    failed = [event for event in seen if isinstance(event, events.Unsaved)]
+    failed = [event for event in seen if isinstance(event, events.SaveFailed)]
     assert failed
     assert "No space left" in failed[0].reason
     assert [Path(f"checkpoints/verses{end}").read_bytes() for end in (".npz", ".best.npz")] == undisturbed
@@ -205,12 +208,12 @@ def test_of_ten_at_once_one_trains_and_nine_leave_and_a_killed_one_holds_nothing
 
 def test_whoever_asks_who_trains_a_run_keeps_nobody_from_training_it(folder: Path) -> None:
     path = folder / "x.npz"
-    assert keeping.writer_of(path) is None
-    keeping.Lock(path).release()
+    assert trainer_of(path) is None
+    Lock(path).release()
     looking = os.open(folder / ".x.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.01, os.close, (looking,)).start()
-    lock = keeping.Lock(path)
-    assert keeping.writer_of(path) == f"process {os.getpid()} on {socket.gethostname()}"
+    lock = Lock(path)
+    assert trainer_of(path) == f"process {os.getpid()} on {socket.gethostname()}"
     lock.release()
-    assert keeping.writer_of(path) is None
+    assert trainer_of(path) is None

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlstm import corpus
-from charlstm.batches import Batches, Cursor
 from charlstm.nn import loss as losses
 from charlstm.nn import lstm, model, optim
+from charlstm.nn.config import ModelConfig
 from charlstm.settings import TrainConfig
+from charlstm.text.batches import Batches, Cursor
+from charlstm.text.sources import bundled_path
 from tests import mistakes, oracle
 from tests.conftest import ROOT
 from tests.experiments import nan
@@ -26,7 +27,7 @@ from tests.mistakes import ALL, NAMES, NONE, Carried, Mistakes, only
 
 V, H, T = 7, 5, 6
 PAGE = ROOT / "docs" / "nan.md"
-CONFIG = model.ModelConfig(V, H, 1)
+CONFIG = ModelConfig(V, H, 1)
 
 
 def example(seed: int = 0, T: int = T) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Carried]:
@@ -39,10 +40,10 @@ def example(seed: int = 0, T: int = T) -> tuple[dict[str, np.ndarray], np.ndarra
     return params, text[:-1], text[1:], Carried(np.tanh(h), c, dh, dc)
 
 
-def check(made: Mistakes, names: str = "W U b Wy by", carried: Carried | None = None) -> None:
+def check(made: Mistakes, names: str = "W U b Wy by", recurrent_state: Carried | None = None) -> None:
     """The project's gradient check on the weights named; raises GradientError."""
     params, inputs, targets, before = example()
-    before = carried or before
+    before = recurrent_state or before
     _, grads, _ = mistakes.loss_and_gradients(params, inputs, targets, before, made)
     chosen = {name: params[name] for name in names.split()}
     check_all(
@@ -83,7 +84,7 @@ def ours(
 
 def fables(made: Mistakes, steps: int, chars: int = 20_050, **more: Any) -> list[mistakes.Row]:
     """The hand-written program at its own setting: 100 cells, windows of 100, plain descent at 0.1; up to its first NaN."""
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[:chars]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[:chars]
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text])
     rows: list[mistakes.Row] = []
@@ -258,7 +259,7 @@ def test_a_model_fed_with_positions_knows_no_more_than_one_that_reads_nothing() 
 
 def test_a_carried_gradient_fails_the_gradient_check_but_not_in_the_first_window() -> None:
     """Nothing has been carried yet in the first window: check the second."""
-    check(only("gradient_carried"), carried=Carried.zero(H))
+    check(only("gradient_carried"), recurrent_state=Carried.zero(H))
     with pytest.raises(GradientError):
         check(only("gradient_carried"))
 
@@ -352,7 +353,7 @@ def test_drawn_biases_begin_with_a_memory_of_a_few_characters() -> None:
 
 def test_the_project_begins_with_the_forget_gate_open_and_no_other_bias() -> None:
     H = 100
-    params = model.init(model.ModelConfig(V, H, 2), np.random.default_rng(0))
+    params = model.init(ModelConfig(V, H, 2), np.random.default_rng(0))
     for name in ("layer1.b", "layer2.b"):
         assert (params[name][H : 2 * H] == lstm.FORGET_BIAS).all()
         assert np.count_nonzero(params[name]) == H
@@ -406,7 +407,7 @@ def test_all_mistakes_together_end_in_nan_whichever_one_is_put_right() -> None:
 @pytest.mark.parametrize("rate", [0.1, 10])
 def test_the_project_stays_finite_at_the_same_setting(charlstm: Any, folder: Path, rate: float) -> None:
     """A mean at rate 10 takes steps as long as a sum over 100 characters at 0.1."""
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[:20_050]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[:20_050]
     (folder / "part.txt").write_text(text, encoding="utf-8")
     setting = "--hidden 100 --layers 1 --batch 1 --seq 100 --optimizer sgd --clip 0 --steps 60 --display none"
     result = charlstm("train", "part.txt", "--lr", rate, *setting.split())
@@ -491,21 +492,23 @@ def test_the_script_writes_between_its_marks_and_nowhere_else(folder: Path) -> N
 def test_two_hundred_steps_lose_what_the_plain_form_loses() -> None:
     """The fast form in float32, the plain one in float64, the same windows and plain descent with clipping: only rounding differs."""
     H, T, steps = 24, 20, 200
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[: T * 50 + 1]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[: T * 50 + 1]
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text])
     V = len(alphabet)
     plain = mistakes.init(np.random.default_rng(5), V, H)
     names = {"layer1.W": "W", "layer1.U": "U", "layer1.b": "b", "out.W": "Wy", "out.b": "by"}
     fast = {ours: plain[theirs].astype(np.float32) for ours, theirs in names.items()}
-    config = model.ModelConfig(V, H, 1)
-    work, state, carried = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
+    config = ModelConfig(V, H, 1)
+    work, state, recurrent_state = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
     losses = []
     for step in range(steps):
         start = step * T % (len(ids) - 1)
         window = ids[start : start + T + 1]
         loss, grads, state = model.loss_and_gradients(fast, config, window[:-1, None], window[1:, None], state, work)
-        plain_loss, plain_grads, carried = mistakes.loss_and_gradients(plain, window[:-1], window[1:], carried)
+        plain_loss, plain_grads, recurrent_state = mistakes.loss_and_gradients(
+            plain, window[:-1], window[1:], recurrent_state
+        )
         losses.append((loss, plain_loss))
         for params, g in ((fast, grads), (plain, plain_grads)):
             optim.clip_global_norm(g, 1.0)

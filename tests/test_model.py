@@ -181,7 +181,7 @@ def test_gradients_agree_with_central_differences_over_a_hundred_random_shapes()
 
         def loss(params=params, config=config, ids=ids, state=state, work=work, targets=targets) -> float:
             logits, _ = model.forward(params, config, ids[:-1], state, work)
-            return float(losses.nats(logits, targets).mean())
+            return float(losses.nll(logits, targets).mean())
 
         _, grads, _ = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)
         check_whole(loss, params, grads)

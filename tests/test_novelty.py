@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import corpus, novelty
-from charlstm.novelty import PIECE, Copied, TrainingText
-from charlstm.vocabulary import Vocabulary
+from charlstm.inference import novelty
+from charlstm.inference.novelty import PIECE, Copied, TrainingText
+from charlstm.text import corpus
+from charlstm.text.vocabulary import Vocabulary
 from tests.conftest import SMALL, VERSES, Result
 
 Program = Callable[..., Result]
@@ -103,7 +104,7 @@ def test_novelty_is_told_on_stderr_after_the_sample(charlstm: Program, run: Path
 def test_what_is_copied_is_told_with_its_longest_run(
     charlstm: Program, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from charlstm import sampling
+    from charlstm.inference import sampling
 
     text = VERSES[8:49] + "qqqqqqqqqqqqqqqqqqq"  # 41 characters, and 19 others
     monkeypatch.setattr(sampling, "generate", lambda *_: iter([[c] for c in text]))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import api, sampling
+from charlstm import api
 from charlstm.errors import UsageError
+from charlstm.inference import sampling
 from charlstm.settings import SampleConfig
 from tests.conftest import SMALL, Result
 

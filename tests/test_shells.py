@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import checkpoint
+from charlstm.storage import checkpoint
 from tests.conftest import ROOT, SMALL
 
 pytestmark = [

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from charlstm import checkpoint
-from charlstm.clock import Clock
+from charlstm.storage import checkpoint
+from charlstm.training.control import Clock
 from tests.conftest import SMALL, Result, spawn
 from tests.test_cli import wait_for
 
@@ -76,10 +76,10 @@ def test_the_time_that_a_process_was_stopped_is_not_time_that_it_trained(text: P
 
 def test_the_clock_leaves_out_what_has_gone_since_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 101.0, 150.0, 151.0, 152.0])
-    monkeypatch.setattr("charlstm.clock.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("charlstm.training.control.time.monotonic", lambda: next(now))
     clock = Clock()
     assert clock() == 101
-    clock.go_on()  # at 150
+    clock.resume()  # at 150
     assert (clock(), clock()) == (102, 103)
 
 

@@ -1,1 +1,1 @@
-"""Displays: each consumes events and shows the run on the stream that it is given. None knows anything of models."""
+"""Displays of a run: they know events and nothing of models."""

@@ -7,7 +7,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from charlstm import events
-from charlstm.display import lines, words
+from charlstm.display import formatting, lines
 from charlstm.display.base import Display
 
 EVERY_S = 0.5
@@ -52,16 +52,16 @@ class BarDisplay(Display):
                 self.bar.total = event.steps
                 val = "" if self.val_nats is None else f", held-out {self.val_nats:.3f}"
                 self.bar.set_postfix_str(
-                    f"{words.duration(event.elapsed_s)} gone, {words.duration(event.remaining_s)} left, "
-                    f"loss {event.loss_nats:.3f}{val}, {words.count(event.chars_per_s)} chars/s",
+                    f"{formatting.duration(event.elapsed_s)} gone, {formatting.duration(event.remaining_s)} left, "
+                    f"loss {event.loss_nats:.3f}{val}, {formatting.count(event.chars_per_s)} chars/s",
                     refresh=False,
                 )
                 self.bar.update(event.step - self.bar.n)
             case events.Evaluated():
                 self.val_nats = event.val_nats
-            case events.Unsaved() if self.bar is not None:
+            case events.SaveFailed() if self.bar is not None:
                 self.bar.clear()
-                print(words.unsaved(event.reason), file=self.stream)
+                print(formatting.unsaved(event.reason), file=self.stream)
             case events.Diverged() | events.Recovered() if self.bar is not None:
                 self.bar.clear()
                 print(f"step {event.step}: {event.name}", file=self.stream)

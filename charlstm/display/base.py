@@ -20,7 +20,7 @@ class Display:
         """Record an event, and draw if it is time to."""
         raise NotImplementedError
 
-    def rest(self) -> None:
+    def suspend(self) -> None:
         """Give the terminal back while the process is suspended; the next event takes it over again."""
 
     def close(self) -> None:

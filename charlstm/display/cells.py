@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-from charlstm.display.words import visible
+from charlstm.display.formatting import visible
 
 FLAG_LETTERS = 0x1F1E6
 """The first of the 26 regional indicators, pairs of which make flags in some terminals; they are shown as letters."""
@@ -20,7 +20,7 @@ CARRIER = "\u25cc"
 TAB = 4
 
 
-def measurable(text: str) -> str:
+def sanitize(text: str) -> str:
     """Replace characters whose cells `width` cannot count, and make control characters visible."""
     shown: list[str] = []
     carried = False  # whether a base character for a combining mark precedes
@@ -92,7 +92,7 @@ def _wrap(paragraph: str, columns: int) -> list[str]:
 
 def fit(text: str, columns: int) -> str:
     """Make a line measurable and cut it to at most `columns` cells, with an ellipsis if anything is cut."""
-    line = measurable(text.replace("\n", " ").replace("\t", " "))
+    line = sanitize(text.replace("\n", " ").replace("\t", " "))
     if width(line) <= columns:
         return line
     kept, used = 0, 0

@@ -6,7 +6,7 @@ import time
 from typing import TextIO
 
 from charlstm import events
-from charlstm.display import words
+from charlstm.display import formatting
 from charlstm.display.base import Display
 
 FIRST_S, EVERY_S, SHARE = 0.5, 5.0, 0.05
@@ -32,7 +32,7 @@ class LinesDisplay(Display):
             case events.Started():
                 return started(event)
             case events.Planned():
-                return [f"plan: {event.note}, {words.duration(event.remaining_s)} to go"]
+                return [f"plan: {event.note}, {formatting.duration(event.remaining_s)} to go"]
             case events.Progress():
                 if event.elapsed_s < (self.next_s or FIRST_S):
                     return []
@@ -43,16 +43,16 @@ class LinesDisplay(Display):
                     " (best so far)" if event.val_nats <= event.best_val_nats else f" (best {event.best_val_nats:.3f})"
                 )
                 return [
-                    f"step {event.step}: held-out loss {words.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
-                    f"{words.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
+                    f"step {event.step}: held-out loss {formatting.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
+                    f"{formatting.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
                 ]
             case events.Sampled():
-                after = f" after {words.one_line(event.prompt, 60)!r}" if event.prompt else ""
-                return [f"sample{after}: {words.one_line(event.text, 160)}"]
+                after = f" after {formatting.one_line(event.prompt, 60)!r}" if event.prompt else ""
+                return [f"sample{after}: {formatting.one_line(event.text, 160)}"]
             case events.Saved():
                 return [f"saved {event.path}"] if event.step == 0 or event.best else []
-            case events.Unsaved():
-                return [f"step {event.step}: {words.unsaved(event.reason)}"]
+            case events.SaveFailed():
+                return [f"step {event.step}: {formatting.unsaved(event.reason)}"]
             case events.Diverged():
                 return [f"step {event.step}: diverged: {event.reason} (rate {event.lr:.3g})"]
             case events.Recovered():
@@ -70,10 +70,10 @@ def started(event: events.Started) -> list[str]:
     lines = [
         f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} distinct",
         f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters, {event.memory_bytes / 1e6:.0f} MB; batch {event.batch}, window {event.seq}, "
-        f"{event.optimizer} at {event.lr:g}; baselines: chance {event.chance_nats:.3f} nats, letter frequencies {event.letters_nats:.3f}",
+        f"{event.optimizer} at {event.lr:g}; baselines: chance {event.uniform_nats:.3f} nats, letter frequencies {event.unigram_nats:.3f}",
     ]
     if event.resumed and event.val_nats is not None:
-        lines.append(f"at step {event.step}: held-out loss {words.loss(event.val_nats)}")
+        lines.append(f"at step {event.step}: held-out loss {formatting.loss(event.val_nats)}")
     return lines + [f"note: {note}" for note in event.notes]
 
 
@@ -81,10 +81,10 @@ def progress(event: events.Progress) -> str:
     """Describe the progress of training, in one line."""
     share = f"/{event.steps} {event.step / event.steps:4.0%}" if event.steps else ""
     return (
-        f"step {event.step}{share} epoch {event.epoch:.2f} loss {words.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
+        f"step {event.step}{share} epoch {event.epoch:.2f} loss {formatting.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
         f"|c| {event.cell_max:.1f} weights {event.weight_norm:.1f} update {event.update_ratio:.1e} "
-        f"saturated {event.saturated:.0%} lr {event.lr:.2g} {words.count(event.chars_per_s)} chars/s "
-        f"left {words.duration(event.remaining_s)}"
+        f"saturated {event.saturated:.0%} lr {event.lr:.2g} {formatting.count(event.chars_per_s)} chars/s "
+        f"left {formatting.duration(event.remaining_s)}"
     )
 
 
@@ -92,14 +92,14 @@ def finished(event: events.Finished) -> list[str]:
     """Describe how training ended, in one line plus a hint."""
     best = best_loss(event)
     lines = [
-        f"{ending(event)} at step {event.step} in {words.duration(event.elapsed_s)}{best and f', {best}'}: {event.path}"
+        f"{ending(event)} at step {event.step} in {formatting.duration(event.elapsed_s)}{best and f', {best}'}: {event.path}"
     ]
     return [*lines, f"note: {event.hint}"] if event.hint else lines
 
 
 def ending(event: events.Finished) -> str:
     """Say what ended training."""
-    if event.reason == "no gain":
+    if event.reason == "early_stop":
         return "stopped early (the held-out loss stopped improving)"
     return "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
 
@@ -108,5 +108,5 @@ def best_loss(event: events.Finished) -> str:
     """Compare the best held-out loss with the n-gram baseline; empty if nothing is held out."""
     if event.best_val_nats is None:
         return ""
-    against = words.against(event.best_val_nats, event.ngram_nats, event.ngram_order)
-    return f"best held-out loss {words.loss(event.best_val_nats)}{against}"
+    against = formatting.against(event.best_val_nats, event.ngram_nats, event.ngram_order)
+    return f"best held-out loss {formatting.loss(event.best_val_nats)}{against}"

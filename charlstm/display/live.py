@@ -14,9 +14,9 @@ from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
 from charlstm import events
-from charlstm.display import lines, screen, words
+from charlstm.display import formatting, lines, screen
 from charlstm.display.base import Display
-from charlstm.display.standing import Standing
+from charlstm.display.view import RunView
 
 MIN_FRAME_S = 0.1
 SHARE = 0.008
@@ -36,7 +36,7 @@ class LiveDisplay(Display):
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self.clock = clock
-        self.run = Standing()
+        self.run = RunView()
         self.frames = 0
         self.size = (0, 0)  # of the last frame; none while the screen is not open
         self.next_s = 0.0
@@ -82,14 +82,14 @@ class LiveDisplay(Display):
         self.console.set_alt_screen(False)
         self.console.show_cursor(True)
 
-    rest = close
+    suspend = close
 
     def _summarise(self, event: events.Finished) -> None:
         """Print how training ended, and what to type next."""
         s = self.run.started
         told = [
-            f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {words.duration(event.elapsed_s)}",
-            lines.best_loss(event) or f"training loss {words.loss(event.loss_nats)}",
+            f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {formatting.duration(event.elapsed_s)}",
+            lines.best_loss(event) or f"training loss {formatting.loss(event.loss_nats)}",
             f"model saved in {event.path}",
             f"note: {self.run.message}" if self.run.trouble else "",
             f"note: {event.hint}" if event.hint else "",
@@ -104,7 +104,7 @@ class LiveDisplay(Display):
                 f"look at it:  charlstm info {run}{where}",
             ]
         for line in filter(None, told):
-            self.console.print(Text(words.visible(line)), soft_wrap=True)
+            self.console.print(Text(formatting.visible(line)), soft_wrap=True)
 
 
 def _control(*codes: tuple[ControlType] | tuple[ControlType, int]) -> Segment:

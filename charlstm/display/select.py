@@ -11,7 +11,7 @@ from charlstm.events import Event
 from charlstm.settings import DisplayKind
 
 
-class Surviving(Display):
+class BestEffortDisplay(Display):
     """Wraps a display so that training survives the loss of its stream: a closed pipe, a terminal that hung up, a full disk."""
 
     def __init__(self, display: Display, stream: TextIO) -> None:
@@ -19,10 +19,10 @@ class Surviving(Display):
         self.stream_preview = display.stream_preview
         self.gone = False
 
-    def rest(self) -> None:
+    def suspend(self) -> None:
         """Give the terminal back while the process is suspended."""
         with contextlib.suppress(OSError):
-            self.display.rest()
+            self.display.suspend()
 
     def close(self) -> None:
         """Give the terminal back for good."""
@@ -53,9 +53,9 @@ def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
     return "live" if drawable else "lines"
 
 
-def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Surviving:
+def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> BestEffortDisplay:
     """Open a display of this kind, importing no other."""
-    return Surviving(_open(choose_kind(kind, stderr), stdout, stderr), stdout if kind == "json" else stderr)
+    return BestEffortDisplay(_open(choose_kind(kind, stderr), stdout, stderr), stdout if kind == "json" else stderr)
 
 
 def _open(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Display:

@@ -17,7 +17,7 @@ def log_softmax(logits: Array) -> Array:
     return shifted
 
 
-def nats(logits: Array, targets: Ids) -> Array:
+def nll(logits: Array, targets: Ids) -> Array:
     """Return -log p[target] in nats, (M,), for logits (V, M) and targets (M,)."""
     return -log_softmax(logits)[targets, np.arange(targets.size)]
 
@@ -35,15 +35,15 @@ def softmax_cross_entropy(logits: Array, targets: Ids) -> tuple[float, Array]:
         the loss, and the gradient (V, M), which shares the memory of the logits.
     """
     M, surprise = targets.size, 0.0
-    few = max(1, SWEEP_NUMBERS // len(logits))  # columns
-    for start in range(0, M, few):
-        part, right_ones = logits[:, start : start + few], targets[start : start + few]
+    block = max(1, SWEEP_NUMBERS // len(logits))  # columns
+    for start in range(0, M, block):
+        chunk, right_ones = logits[:, start : start + block], targets[start : start + block]
         columns = np.arange(right_ones.size)
-        part -= part.max(axis=0)
-        right = part[right_ones, columns]  # a copy: exp overwrites the logits
-        np.exp(part, out=part)
-        total = part.sum(axis=0)  # at least 1
+        chunk -= chunk.max(axis=0)
+        right = chunk[right_ones, columns]  # a copy: exp overwrites the logits
+        np.exp(chunk, out=chunk)
+        total = chunk.sum(axis=0)  # at least 1
         surprise += float(np.sum(np.log(total) - right))
-        part *= (1 / M) / total
-        part[right_ones, columns] -= 1 / M
+        chunk *= (1 / M) / total
+        chunk[right_ones, columns] -= 1 / M
     return surprise / M, logits

@@ -46,7 +46,7 @@ FORGET_BIAS = 1.0
 SMALL_PRODUCT = 1_000_000
 """OpenBLAS skips packing its operands if rows * inner * columns is at most this (its AVX-512 kernels for small matrices). Cutting
 the recurrent product into pieces of this size reduces its time by a third to a half."""
-PIECE_WIDTH = 64
+BLOCK_WIDTH = 64
 """Maximum number of columns in such a piece: its weights then stay in the L1 cache from row to row."""
 
 CHUNK_SIZE = 1 << 17
@@ -146,7 +146,7 @@ class Tape:
         self.z = buffer(4, N, H)  # h Uᵀ in forward; dz U, gate by gate, in backward
         self.product, self.dh = buffer(N, H), buffer(N, H)
         self.dc = buffer(N, H), buffer(N, H)  # of step t and of step t-1, by turns
-        self.z_pieces = in_pieces(self.z, pieces(N, H, H))
+        self.z_blocks = in_blocks(self.z, blocks(N, H, H))
         # Views are made once: making one costs as much as a small elementwise operation.
         self.forward_steps = [
             ForwardStep(h_before, z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
@@ -204,10 +204,10 @@ def forward(
 
     tape.inputs = x
     tape.h[0], tape.c[0] = h0, c0
-    UT = product_pieces(U.swapaxes(1, 2), N)
-    z, z_pieces, product, half = tape.z, tape.z_pieces, tape.product, zx.dtype.type(0.5)
+    UT = product_blocks(U.swapaxes(1, 2), N)
+    z, z_blocks, product, half = tape.z, tape.z_blocks, tape.product, zx.dtype.type(0.5)
     for h_before, gates, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:
-        np.matmul(h_before, UT, out=z_pieces)  # z = x Wᵀ + b + h_{t-1} Uᵀ
+        np.matmul(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
         np.add(gates, z, out=gates)
         np.tanh(gates, out=gates)  # g = tanh(z_g)
         np.multiply(ifo, half, out=ifo)  # i, f, o = σ(z) = (1 + tanh(z/2)) / 2; `by_gate` halved z
@@ -240,8 +240,8 @@ def backward(
     """
     T, N, D = tape.inputs.shape
     H = d_h.shape[1]
-    U = product_pieces(params["U"].reshape(4, H, H), N)
-    z, z_pieces, product, dh = tape.z, tape.z_pieces, tape.product, tape.dh
+    U = product_blocks(params["U"].reshape(4, H, H), N)
+    z, z_blocks, product, dh = tape.z, tape.z_blocks, tape.product, tape.dh
     dc, dc_before = tape.dc
     dh[:], dc[:] = d_h, d_c
     for chunk in tape.backward_chunks:
@@ -255,7 +255,7 @@ def backward(
             np.multiply(dh, slope_o, out=dz_o)
             np.multiply(dc, slope_g, out=dz_g)
             dc, dc_before = dc_before, dc  # dc = dc * f
-            np.matmul(dz, U, out=z_pieces)  # dh = dz U, summed over the gates
+            np.matmul(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
             np.add.reduce(z, axis=0, out=dh)
 
     dz = tape.gates.reshape(4, T * N, H)
@@ -308,22 +308,22 @@ def by_gate(weights: Array) -> Array:
     return gates
 
 
-def product_pieces(weights: Array, N: int) -> Array:
+def product_blocks(weights: Array, N: int) -> Array:
     """Cut the right operand (4, K, H) of a product with N rows into q pieces, each a `SMALL_PRODUCT`: (4, q, K, H/q).
 
     q is 1 if H has no suitable divisor, or if the pieces would be too narrow to pay off.
     """
     _, K, H = weights.shape
-    return np.ascontiguousarray(in_pieces(weights, pieces(N, K, H)))
+    return np.ascontiguousarray(in_blocks(weights, blocks(N, K, H)))
 
 
-def pieces(N: int, K: int, H: int) -> int:
-    """The number of pieces of equal width for a product (N, K) @ (K, H); see `product_pieces`."""
-    widest = min(PIECE_WIDTH, SMALL_PRODUCT // (N * K)) if N > 1 else H
+def blocks(N: int, K: int, H: int) -> int:
+    """The number of pieces of equal width for a product (N, K) @ (K, H); see `product_blocks`."""
+    widest = min(BLOCK_WIDTH, SMALL_PRODUCT // (N * K)) if N > 1 else H
     return next((q for q in range(1, H // 16 + 1) if H % q == 0 and H // q <= widest), 1)
 
 
-def in_pieces(a: Array, q: int) -> Array:
+def in_blocks(a: Array, q: int) -> Array:
     """Cut the columns of a (4, M, H) into q pieces: a view (4, q, M, H/q)."""
     _, M, H = a.shape
     return a.reshape(4, M, q, H // q).swapaxes(1, 2)

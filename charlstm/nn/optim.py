@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from charlstm.nn.parallel import Crew, split
+from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Array, Arrays
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.99, 1e-8
 """Decay rates of the mean and the mean square, and the term that keeps the quotient finite. β2 is 0.99, not 0.999: runs are short."""
 
-STRETCH = 1 << 15
+CHUNK = 1 << 15
 """How many parameters an update handles at a time: few enough to stay in the cache through its dozen operations."""
 
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.95, 1e-8
@@ -68,7 +68,7 @@ def empty_slots(optimizer: str, params: Arrays, hidden: Collection[str] = ()) ->
     return {slot: np.zeros_like(params[name]) for slot, name in slot_names(optimizer, params, hidden).items()}
 
 
-def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: Crew | None = None) -> float:
+def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
     """Update the parameters by Adam (Kingma & Ba 2015, alg. 1), **in place**; overwrites the gradients.
 
     Every update function takes t, the number of this update, from 1, and a crew to share the work with, which only Muon uses. It
@@ -82,7 +82,7 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: 
     rate = lr / (1 - ADAM_BETA1**t)
     spread = 1 / math.sqrt(1 - ADAM_BETA2**t)
     squares = 0.0
-    for p, g, m, v in _stretches(params, grads, _slot(slots, "m"), _slot(slots, "v")):
+    for p, g, m, v in _chunks(params, grads, _slot(slots, "m"), _slot(slots, "v")):
         scratch: Array = (1 - ADAM_BETA1) * g
         m *= ADAM_BETA1
         m += scratch
@@ -100,7 +100,7 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: 
     return math.sqrt(squares)
 
 
-def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: Crew | None = None) -> float:
+def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
     """Update the hidden matrices by Muon and the rest by Adam (Jordan et al. 2024), **in place**; overwrites the gradients.
 
     The gradient of a recurrent matrix is nearly of low rank: it is large in a few directions, and Adam mostly follows those. Muon
@@ -122,8 +122,8 @@ def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: 
         m += g
         g += MUON_MOMENTUM * m
         blocks += list(zip(np.split(p, 4), np.split(g, 4), strict=True))  # views, one per gate
-    crew = crew or Crew(1)
-    shares = split(len(blocks), max(1, min(crew.threads, len(blocks))))
+    pool = pool or ThreadPool(1)
+    shares = split(len(blocks), max(1, min(pool.threads, len(blocks))))
 
     def job(k: int) -> list[float]:
         found = []
@@ -136,7 +136,7 @@ def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: 
 
     if blocks:
         squares += sum(
-            itertools.chain.from_iterable(crew.map(job, len(shares)))
+            itertools.chain.from_iterable(pool.map(job, len(shares)))
         )  # in a fixed order, so that the rounding does not depend on the threads
     return math.sqrt(squares)
 
@@ -160,7 +160,7 @@ def orthogonal(G: Array) -> Array:
     return X.T if G.shape[0] > G.shape[1] else X
 
 
-def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: Crew | None = None) -> float:
+def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
     """Update by RMSProp (Tieleman & Hinton 2012, lecture 6.5), **in place**: p = p - lr * g / (sqrt(s) + ε), s a running mean of g²."""
     squares = 0.0
     for name, p in params.items():
@@ -173,7 +173,7 @@ def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, cre
     return math.sqrt(squares)
 
 
-def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, crew: Crew | None = None) -> float:
+def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
     """Update by plain stochastic gradient descent, **in place**: p = p - lr * g."""
     for name, p in params.items():
         p -= lr * grads[name]
@@ -185,12 +185,12 @@ def _slot(slots: Arrays, slot: str) -> Arrays:
     return {name.removeprefix(f"{slot}/"): a for name, a in slots.items() if name.startswith(f"{slot}/")}
 
 
-def _stretches(params: Arrays, *others: Arrays) -> Iterator[tuple[Array, ...]]:
-    """Yield views of `STRETCH` numbers of each parameter, and of the arrays of the same name in the other dicts."""
+def _chunks(params: Arrays, *others: Arrays) -> Iterator[tuple[Array, ...]]:
+    """Yield views of `CHUNK` numbers of each parameter, and of the arrays of the same name in the other dicts."""
     for name, p in params.items():
         flat = [a.reshape(-1) for a in (p, *(other[name] for other in others))]
-        for start in range(0, p.size, STRETCH):
-            yield tuple(a[start : start + STRETCH] for a in flat)
+        for start in range(0, p.size, CHUNK):
+            yield tuple(a[start : start + CHUNK] for a in flat)
 
 
 def _square(a: Array) -> float:
@@ -198,7 +198,7 @@ def _square(a: Array) -> float:
     return float(np.dot(flat, flat))
 
 
-Update = Callable[[Arrays, Arrays, Arrays, float, int, Crew | None], float]
+Update = Callable[[Arrays, Arrays, Arrays, float, int, ThreadPool | None], float]
 
 SLOTS: dict[str, tuple[str, ...]] = {"muon": ("m", "v"), "adam": ("m", "v"), "rmsprop": ("s",), "sgd": ()}
 UPDATES: dict[str, Update] = {"muon": muon, "adam": adam, "rmsprop": rmsprop, "sgd": sgd}

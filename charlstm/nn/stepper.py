@@ -62,15 +62,15 @@ class Cell:
         """
         N, H = h.shape
         self.inputs, self.h, self.c = inputs, h, c
-        self.weights = lstm.product_pieces(weights, N)
+        self.weights = lstm.product_blocks(weights, N)
         self.z = np.empty((4, N, H), h.dtype)
-        self.z_pieces = lstm.in_pieces(self.z, self.weights.shape[1])
+        self.z_blocks = lstm.in_blocks(self.z, self.weights.shape[1])
         self.half = h.dtype.type(0.5)
         self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
 
     def step(self, rest: Array) -> None:
         """Apply the forward equations once; `rest` (4, N, H) is the part of z that is not inputs times weights."""
-        np.matmul(self.inputs, self.weights, out=self.z_pieces)
+        np.matmul(self.inputs, self.weights, out=self.z_blocks)
         np.add(self.z, rest, out=self.z)
         np.tanh(self.z, out=self.z)
         np.multiply(self.ifo, self.half, out=self.ifo)

@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from unittest import mock
 
-from charlstm.cli import ORDER
-from charlstm.cli import main as charlstm
+from charlstm.cli.app import ORDER
+from charlstm.cli.app import main as charlstm
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 INTRODUCTION = """# Commands

@@ -27,8 +27,9 @@ blas.prepare()
 
 import numpy as np  # noqa: E402
 
-from charlstm import corpus  # noqa: E402
 from charlstm.display import curve  # noqa: E402
+from charlstm.text import corpus  # noqa: E402
+from charlstm.text.sources import find  # noqa: E402
 from tests.mistakes import ALL, NAMES, NONE, Mistakes, Row, only, train  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "nan.md"
@@ -294,7 +295,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=blas.cores())
     parser.add_argument("--write", action="store_true", help="put the result into docs/nan.md")
     given = parser.parse_args()
-    found = corpus.read(corpus.find([given.text]))
+    found = corpus.read(find([given.text]))
     text = "".join(found.vocabulary.characters[i] for i in found.ids[: given.chars])
     measured = report(text, given.steps, given.seeds, given.jobs)
     print(measured)

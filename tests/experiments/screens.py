@@ -24,7 +24,7 @@ from rich.console import Console
 from charlstm import events
 from charlstm.display import screen
 from charlstm.display.live import LiveDisplay
-from charlstm.display.standing import Standing
+from charlstm.display.view import RunView
 
 SIZES = ((60, 24), (80, 24), (120, 24), (200, 24), (80, 15))
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -45,7 +45,7 @@ def story() -> Iterator[events.Event]:
     yield events.Started(
         0, STEPS, 0.0, 0.0, run="my-fables", path="checkpoints/my-fables.npz", resumed=False, text="fables.txt", chars=194_000,
         val_chars=19_400, vocabulary=65, hidden=256, layers=2, parameters=872_000, memory_bytes=10**8, batch=32, seq=64,
-        optimizer="adam", lr=0.006, clip=1.0, chance_nats=math.log(65), letters_nats=3.06, val_nats=None, best_val_nats=None,
+        optimizer="adam", lr=0.006, clip=1.0, uniform_nats=math.log(65), unigram_nats=3.06, val_nats=None, best_val_nats=None,
         notes=("2x256 with dropout 0.2 suits 194,000 characters and 5 minutes at the pace of this machine",),
     )  # fmt: skip
     for step in range(1, HERE + 1):
@@ -64,7 +64,7 @@ def story() -> Iterator[events.Event]:
 
 def drawn(columns: int, rows: int) -> str:
     """The screen after the story, as Rich renders it."""
-    run = Standing()
+    run = RunView()
     for event in story():
         run.take(event)
     console = Console(file=io.StringIO(), width=columns, height=rows, color_system=None)
