@@ -10,12 +10,13 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
+from charlstm.nn.config import COUNT, Range
 from charlstm.text.sources import BUILT_IN, STDIN, SUFFIX, bundled_path
 from charlstm.text.vocabulary import Vocabulary
 
@@ -36,8 +37,17 @@ class TextInfo:
 
     sources: tuple[str, ...]  # arguments for `find`: absolute paths, "-", or the name of the built-in text
     encoding: str
-    chars: int
+    chars: Annotated[int, Range(2, COUNT.high)]
     sha256: str  # of the text as UTF-8, after decoding and newline conversion
+
+
+def train_chars(chars: int, val_fraction: float) -> int:
+    """Return how many characters of a text are trained on; the rest is held out.
+
+    Nothing is held out if either part would have fewer than two characters.
+    """
+    cut = chars - int(chars * val_fraction)
+    return chars if chars - cut < 2 or cut < 2 else cut
 
 
 @dataclass(frozen=True)
@@ -49,13 +59,8 @@ class Corpus:
     info: TextInfo
 
     def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the training text and the held-out tail, as views that do not overlap.
-
-        The tail is empty if either part would have fewer than two characters.
-        """
-        cut = len(self.ids) - int(len(self.ids) * val_fraction)
-        if len(self.ids) - cut < 2 or cut < 2:
-            cut = len(self.ids)
+        """Return the training text and the held-out tail, as views that do not overlap; see `train_chars`."""
+        cut = train_chars(len(self.ids), val_fraction)
         return self.ids[:cut], self.ids[cut:]
 
     def begins_with(self, other: TextInfo) -> bool:

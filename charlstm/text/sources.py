@@ -23,6 +23,33 @@ def bundled_path(folder: str, name: str) -> Path:
     return installed if installed.exists() else package.parent / folder / name
 
 
+def expand(path: str | Path) -> Path:
+    """Return a path with its leading ``~`` or ``~user`` replaced by that home folder, if there is one, as a shell does."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
+def stored(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths of the texts that a run recorded: each is the path of a file, and never a pattern or a directory.
+
+    Raises:
+        CorpusError: one of them is missing, or is not a regular file.
+    """
+    found = []
+    for source in sources:
+        path = bundled_path("corpora", BUILT_IN + SUFFIX) if source == BUILT_IN else Path(source)
+        try:
+            is_file = path.is_file()
+        except (OSError, ValueError):
+            is_file = False
+        if not is_file:
+            raise CorpusError(f"the text {source[:200]} is missing, or is not a file: restore it")
+        found.append(str(path))
+    return tuple(found)
+
+
 def find(names: Sequence[str]) -> tuple[str, ...]:
     """Return the absolute paths of the texts with these names; without names, that of the built-in text.
 
@@ -64,7 +91,7 @@ def default_name(sources: Sequence[str]) -> str:
 def _find_one(name: str) -> list[str]:
     if name == STDIN:
         return [STDIN]
-    path = Path(name).expanduser()
+    path = expand(name)
     try:
         if path.is_dir():
             texts = sorted(str(p.absolute()) for p in path.rglob("*" + SUFFIX) if p.is_file())
