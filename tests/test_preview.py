@@ -61,5 +61,5 @@ def test_previews_tell_their_prompt_and_change_no_byte_of_the_run(charlstm: Call
         told.append([row for row in map(json.loads, result.out.splitlines()) if row["event"] == "sampled"])
     assert ends[0] == ends[1]
     assert not told[0]
-    assert all(row["prompt"][:-1] in VERSES and row["prompt"].endswith("\n") for row in told[1] if row["fresh"])
+    assert all(row["prompt"][:-1] in VERSES and row["prompt"].endswith("\n") for row in told[1] if row["new"])
     assert told[1]

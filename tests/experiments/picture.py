@@ -43,7 +43,7 @@ def watch(text: str, seconds: float, whole_s: float) -> RunView:
                 break
             if stop.reason is None:
                 run.take(event)
-                if event.elapsed_s >= seconds and len(run.sample) >= WRITTEN_CHARS:
+                if event.elapsed_s >= seconds and run.samples and len(run.samples[-1].text) >= WRITTEN_CHARS:
                     stop.reason = "SIGINT"
     return run
 
