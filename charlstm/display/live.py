@@ -114,7 +114,7 @@ def _kept_sample(samples: list[Sample], width: int) -> list[Text]:
     sample = next((s for s in reversed(samples) if len(s.text) >= KEPT_CHARS), samples[-1])
     room = min(width, KEPT_COLUMNS) - 2
     prompt = Text("> " + cells.fit(sample.prompt.strip(), room), "dim")
-    body = [line for line in cells.wrap(cells.sanitize(sample.text), room) if line.strip()]
+    body = [line for line in cells.wrap(screen.written(sample), room) if line.strip()]
     lines = [Text(f"it wrote at step {sample.step:,}:", "dim"), *[prompt] * bool(sample.prompt.strip())]
     return [*lines, *(Text("  " + line) for line in body[:KEPT_LINES]), Text()]
 

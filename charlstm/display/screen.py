@@ -203,7 +203,7 @@ def _sample(run: RunView, width: int, rows: int) -> list[Text]:
     lines = [_rule(f"it writes at step {sample.step:,}" if sample else "it writes", width)]
     if sample:
         lines += _prompt(sample, width)
-        lines += [Text(line) for line in cells.wrap(_written(sample) + CURSOR, width)]
+        lines += [Text(line) for line in cells.wrap(written(sample) + CURSOR, width)]
     lines = [lines[0], *lines[1:][-(rows - 1) :]] if rows > 1 else lines[:1]
     return lines + [Text() for _ in range(rows - len(lines))]
 
@@ -225,7 +225,7 @@ def _older(run: RunView, width: int, rows: int) -> list[Text]:
 def _old(sample: Sample, width: int, rows: int) -> list[Text]:
     """Draw the beginning of an older sample, below a rule with its step."""
     lines = [_rule(f"step {sample.step:,}", width), *_prompt(sample, width)]
-    lines += [Text(line, "dim") for line in cells.wrap(_written(sample), width)]
+    lines += [Text(line, "dim") for line in cells.wrap(written(sample), width)]
     if len(lines) > rows > 1:
         lines[rows - 1] = Text("…", "dim")
     return lines[:rows]
@@ -241,8 +241,8 @@ def _prompt(sample: Sample, width: int) -> list[Text]:
     return [Text("> " + line, "dim") for line in cells.wrap(prompt, width - 2)] if prompt else []
 
 
-def _written(sample: Sample) -> str:
-    """Return the text of a sample as it may be shown; an ellipsis tells that it continues the line of the prompt."""
+def written(sample: Sample) -> str:
+    """Return the text of a sample in a form that is safe to print; an ellipsis tells that it continues the line of the prompt."""
     continues = "…" if sample.prompt and not sample.prompt.endswith("\n") else ""
     return cells.sanitize(continues + sample.text.lstrip("\n"))
 

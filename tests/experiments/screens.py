@@ -1,7 +1,7 @@
-"""The Live screen at fixed sizes, as a real terminal (tmux) shows it, kept as text.
+"""The Live screen as a real terminal (tmux) shows it, kept as text at the usual size.
 
-python -m tests.experiments.screens             writes tests/data/screens/*.txt
-python -m tests.experiments.screens 80 24       prints one
+python -m tests.experiments.screens             writes tests/data/screen.txt, of 80x24
+python -m tests.experiments.screens 120 24      prints it at another size
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOMENTS = {
 }
 """Step and text of the earlier samples."""
 ROOT = Path(__file__).resolve().parent.parent.parent
-FOLDER = ROOT / "tests" / "data" / "screens"
+KEPT = ROOT / "tests" / "data" / "screen.txt"
 STEPS, HERE = 3000, 1200
 PROMPT = "The Fox and the Grapes\n"
 SAMPLE = (
@@ -142,7 +142,7 @@ def _show(ready: Path) -> None:
 
 
 def main() -> None:
-    """Write the screens, or print one."""
+    """Write the screen, or print it at another size."""
     parser = argparse.ArgumentParser()
     parser.add_argument("size", type=int, nargs="*")
     parser.add_argument("--ready", type=Path, help=argparse.SUPPRESS)
@@ -152,9 +152,7 @@ def main() -> None:
     elif args.size:
         print(shown(*args.size), end="")
     else:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        for columns, rows in SIZES:
-            (FOLDER / f"{columns}x{rows}.txt").write_text(shown(columns, rows), encoding="utf-8")
+        KEPT.write_text(shown(80, 24), encoding="utf-8")
 
 
 if __name__ == "__main__":
