@@ -120,6 +120,45 @@ def test_the_prompt_is_told_from_what_was_written_without_colour(run: RunView) -
     assert "\n… grapes were" in told
 
 
+def test_a_sample_has_its_step_and_large_screens_keep_the_older_ones(run: RunView) -> None:
+    for columns, rows in screens.SIZES:
+        told = plain(run, columns, rows)
+        assert "── it writes at step 1,200 ──" in told
+        for step in screens.MOMENTS:
+            assert (f"── step {step} ──" in told) == (rows >= 40), (columns, rows)
+    for line in screen.draw(run, 120, 40)[-14:-1]:
+        words = {k for k, c in enumerate(line.plain) if not c.isspace()}
+        assert words <= {k for span in line.spans if span.style == "dim" for k in range(span.start, span.end)}
+
+
+def test_large_screens_are_used_down_to_their_end() -> None:
+    run = RunView()
+    for step in range(1, 9):
+        run.take(events.Sampled(step, 9, 0.0, 0.0, "a line of a sample that the model wrote\n" * 10, True, "prompt"))
+    for columns, rows in ((80, 40), (120, 40), (160, 45), (200, 50), (300, 90)):
+        lines = plain(run, columns, rows).splitlines()
+        assert sum(not line.strip() for line in lines[-(rows // 3) :]) <= 1, (columns, rows)
+
+
+def test_the_screen_says_how_to_stop() -> None:
+    run = RunView()
+    for columns, rows in (*screens.SIZES, (40, 12)):
+        assert plain(run, columns, rows).splitlines()[-1].strip() == "Ctrl-C: save and stop"
+
+
+def test_the_scale_ends_below_what_is_reached_and_not_far_below(run: RunView) -> None:
+    """Of a run at 1.5 nats, where the hardest baseline is 1.9, more than a tenth and less than a quarter of the scale is left."""
+    line = screen._scale(run, 100)[1].plain
+    assert 75 <= line.index("o") < 90
+    assert 75 <= line.index("x") < 95
+    low = RunView()
+    low.take(next(screens.story()))
+    low.take(events.Evaluated(1, 2, 0.0, 0.0, 0.2, 0.3, 0.3, 1.4, 5))
+    names, line = (text.plain for text in screen._scale(low, 100))
+    assert names.endswith("0.00")
+    assert 85 <= line.index("o") < 97
+
+
 def test_a_run_without_validation_is_judged_by_its_training_loss() -> None:
     run = RunView()
     for event in screens.story():
@@ -334,6 +373,30 @@ def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes:
         display.suspend()
         display.show(events.Finished(1, 2, 0.0, 0.0, "p.npz", 1.0, 1.0, "done"))
         assert display.gone
+
+
+def test_the_summary_keeps_lines_of_the_last_sample() -> None:
+    stream = Terminal()
+    display = screens.tell(stream)
+    display.show(events.Sampled(1300, 3000, 0.0, 80.0, "too short", True, "New\n"))
+    display.show(events.Finished(1300, 3000, 0.0, 80.0, "p.npz", 1.4, 1.5, "done"))
+    summary = stream.getvalue().rpartition("\x1b[?25h")[2].splitlines()
+    assert "it wrote at step 1,200:" in summary[0]
+    assert "> The Fox and the Grapes" in summary[1]
+    assert 3 <= summary.index("") - 2 <= 5
+    assert summary[2].strip().startswith("A Fox one day")
+
+
+def test_a_run_that_stops_before_its_first_evaluation_has_a_loss() -> None:
+    stream = Terminal()
+    with LiveDisplay(stream) as display:
+        display.show(progress(1))
+        display.show(events.Finished(1, 9, 0.0, 1.0, "p.npz", None, None, "SIGINT"))
+    assert "training loss 3.000 nats (4.328 bits), before the first evaluation" in stream.getvalue()
+    stream = Terminal()
+    with LiveDisplay(stream) as display:
+        display.show(events.Finished(0, 9, 0.0, 1.0, "p.npz", None, None, "SIGINT"))
+    assert "loss" not in stream.getvalue()
 
 
 def test_a_run_with_nothing_to_do_opens_no_screen() -> None:

@@ -24,7 +24,7 @@ LEAST_COLUMNS, HEALTH_COLUMNS = 30, 26
 LEAST_CURVE, MOST_CURVE = 6, 16
 """Minimum and maximum height of the curve; a higher one shows no more."""
 SAMPLE_ROWS, OLD_ROWS, OLD_COLUMNS = 10, 8, 58
-"""Rows that hold a whole sample, minimum rows for older samples below it, and minimum width of one of them."""
+"""Rows that hold a whole sample, minimum number of rows for older samples below it, and minimum width of one of these."""
 NATS, FLOOR, SHARE = 0.5, 1.0, 0.8
 """The scale ends at `FLOOR`, which few runs reach; if a value comes close, it ends at a multiple of `NATS` below `SHARE` of it."""
 CURSOR = "▌"
@@ -209,26 +209,21 @@ def _sample(run: RunView, width: int, rows: int) -> list[Text]:
 
 
 def _older(run: RunView, width: int, rows: int) -> list[Text]:
-    """Draw the beginnings of older samples, dim, the newest of them first, in as many columns as the width allows."""
-    columns, high = max(1, width // OLD_COLUMNS), max(1, rows // SAMPLE_ROWS)
-    room, each = (width - 2 * (columns - 1)) // columns, rows // high
+    """Draw older samples, dim, in as many columns as the width allows: the newest of them on top, from left to right."""
+    columns = max(1, width // OLD_COLUMNS)
+    room = (width - 2 * (columns - 1)) // columns
     older = run.samples[-2::-1]
     lines: list[Text] = []
-    for row in range(high):
-        line: list[Text] = []
-        for column, sample in enumerate(older[row * columns : (row + 1) * columns]):
-            line = _beside(line, column * (room + 2), _old(sample, room, each))
-        lines += line + [Text() for _ in range(each - len(line))]
-    return (lines + [Text() for _ in range(rows - len(lines))])[:rows]
+    for column in range(columns):
+        drawn = [line for sample in older[column::columns] for line in _old(sample, room)]
+        lines = _beside(lines, column * (room + 2), drawn[:rows])
+    return lines + [Text() for _ in range(rows - len(lines))]
 
 
-def _old(sample: Sample, width: int, rows: int) -> list[Text]:
-    """Draw the beginning of an older sample, below a rule with its step."""
+def _old(sample: Sample, width: int) -> list[Text]:
+    """Draw an older sample below a rule with its step."""
     lines = [_rule(f"step {sample.step:,}", width), *_prompt(sample, width)]
-    lines += [Text(line, "dim") for line in cells.wrap(written(sample), width)]
-    if len(lines) > rows > 1:
-        lines[rows - 1] = Text("…", "dim")
-    return lines[:rows]
+    return lines + [Text(line, "dim") for line in cells.wrap(written(sample), width)]
 
 
 def _rule(title: str, width: int) -> Text:
