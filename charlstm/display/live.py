@@ -62,10 +62,10 @@ class LiveDisplay(Display):
             self.close()
             self._summarise(event)
         elif not isinstance(event, events.Started):  # which may be followed by Finished at once
-            self._draw()
-            if (now := self.clock()) >= self.next_poll_s:
+            if (now := self.clock()) >= self.next_poll_s:  # before the first frame, which says which keys there are
                 self.next_poll_s = now + POLL_S
                 self.keyboard.poll()
+            self._draw()
 
     def _draw(self) -> None:
         now = self.clock()
