@@ -6,6 +6,7 @@ import os
 import select
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from charlstm.display.keyboard import Keyboard
 from tests.conftest import ROOT, SMALL, VERSES
 
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+)
 SCRIPT = """
 stty -a > before
 {python} -m charlstm train t.txt --minutes 10 {small} > out
@@ -27,14 +31,14 @@ echo the end
 
 @pytest.mark.skipif(sys.platform == "win32" or shutil.which("bash") is None, reason="pseudo-terminals, bash")
 def test_q_stops_as_ctrl_c_does_and_leaves_nothing_to_the_shell(folder: Path) -> None:
-    import pty
-
     (folder / "t.txt").write_text(VERSES * 20)
     script = SCRIPT.format(python=shlex.quote(sys.executable), small=shlex.join(SMALL[:-2]))
     environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "COLUMNS": "80", "LINES": "24"}
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execvpe("bash", ["bash", "--norc", "-c", script], environment)
+    terminal, theirs = os.openpty()
+    command = [sys.executable, "-c", TAKE_TERMINAL, "bash", "--norc", "-c", script]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload]
+    os.close(theirs)
     shown, typed, deadline = b"", False, time.monotonic() + 60
     while b"the end" not in shown and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.5)[0]:
@@ -46,7 +50,7 @@ def test_q_stops_as_ctrl_c_does_and_leaves_nothing_to_the_shell(folder: Path) ->
             os.write(terminal, b"echo typed\nqecho more\n")
             typed = True
     os.close(terminal)
-    os.waitpid(process, 0)
+    process.wait(30)
     told = shown.decode(errors="replace")
     assert "status 130" in told
     assert "q or Ctrl-C: save and stop" in told
@@ -60,10 +64,9 @@ def test_q_stops_as_ctrl_c_does_and_leaves_nothing_to_the_shell(folder: Path) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
 def test_a_terminal_that_is_not_ours_is_left_alone(folder: Path) -> None:
     """The terminal of another session, or of the foreground while this process is in the background."""
-    import pty
     import termios
 
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     with open(theirs) as stream, open(os.devnull) as nowhere:
         before = termios.tcgetattr(theirs)
         keyboard = Keyboard(stream)
