@@ -41,7 +41,7 @@ from charlstm.cli.options import (
     WindowLength,
 )
 from charlstm.display.formatting import inline
-from charlstm.settings import RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
+from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train(
     hidden: Hidden = None,
     layers: Layers = None,
     dropout: Dropout = None,
-    init_from: InitFrom = None,
+    init_from: InitFrom = AUTO,
     batch: Batch = None,
     seq: WindowLength = None,
     optimizer: OptimizerOption = DEFAULTS.optimizer,
