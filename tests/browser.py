@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -121,7 +123,9 @@ class Page:
     def events(self, method: str) -> list[dict[str, Any]]:
         """The parameters of all events of a kind so far."""
         self.run("0")  # what came before the answer has come
-        return [e["params"] for e in self.browser.events if e["method"] == method and e.get("sessionId") == self.session]
+        return [
+            e["params"] for e in self.browser.events if e["method"] == method and e.get("sessionId") == self.session
+        ]
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Open a file and wait until it is loaded."""
@@ -151,7 +155,9 @@ class Page:
 
     def size(self, width: int, height: int, *, mobile: bool = False, scale: float = 1) -> None:
         """Pretend a screen of this many CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
+        )
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""

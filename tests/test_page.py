@@ -183,11 +183,8 @@ def test_characters_are_drawn_as_often_as_they_should_be(show: Callable[..., Pag
     expected = np.zeros(8)
     expected[kept] = p[kept] / p[kept].sum()
     draws = 4000
-    many = "Promise.all(Array.from({length: %d}, (_, seed) => charlstm.generate(%s))).then((all) => all.join(''))" % (
-        draws,
-        "{prompt: 'c', temperature: 0.7, topP: 0.8, length: 1, seed}",
-    )
-    found = page.run(many)
+    one = "(_, seed) => charlstm.generate({prompt: 'c', temperature: 0.7, topP: 0.8, length: 1, seed})"
+    found = page.run(f"Promise.all(Array.from({{length: {draws}}}, {one})).then((all) => all.join(''))")
     counts = np.array([found.count(c) for c in run.characters]) / draws
     assert 1 < len(kept) < 8
     assert counts[expected == 0].sum() == 0
@@ -274,7 +271,7 @@ def test_the_policy_forbids_every_connection(show: Callable[..., Page]) -> None:
 
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
-    "\"' onload=\"window.hacked = 1\" <!-- <script> ]]> &amp; {{weights}} \\g<0> \\1",
+    '"\' onload="window.hacked = 1" <!-- <script> ]]> &amp; {{weights}} \\g<0> \\1',
     "a\x00b\x1b]0;title\x07\x1b[31m\r\n\udcff\u202eevil\u2028\ufeff",
     "<img src=x onerror=window.hacked=1>" * 140,
     "x" * 5000,
@@ -336,7 +333,18 @@ def test_writing_can_be_stopped_and_started_by_keyboard(show: Callable[..., Page
     for _ in range(12):
         page.press("Tab", code=9)
         stops.append(page.run("document.activeElement.id || document.activeElement.tagName.toLowerCase()"))
-    order = ["write", "summary", "temperature", "topP", "length", "seed", "new-seed", "copy-text", "copy-link", "colours"]
+    order = [
+        "write",
+        "summary",
+        "temperature",
+        "topP",
+        "length",
+        "seed",
+        "new-seed",
+        "copy-text",
+        "copy-link",
+        "colours",
+    ]
     assert stops[: len(order)] == order
 
 
@@ -398,10 +406,14 @@ def test_axe_finds_no_violation(width: int, scheme: str, show: Callable[..., Pag
     finish(page)
     page.run("document.getElementById('settings').open = true")
     page.run(source + "\n0")
-    found = page.run("axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.html + n.failureSummary)]))")
+    found = page.run(
+        "axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.html + n.failureSummary)]))"
+    )
     assert found == []
     assert page.run("document.documentElement.scrollWidth") == width
-    assert page.run("getComputedStyle(document.body).backgroundColor") == ("rgb(245, 242, 234)" if scheme == "light" else "rgb(21, 22, 26)")
+    assert page.run("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(245, 242, 234)" if scheme == "light" else "rgb(21, 22, 26)"
+    )
 
 
 def test_it_is_quick(show: Callable[..., Page]) -> None:

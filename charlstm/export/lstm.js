@@ -101,7 +101,7 @@ function multiply(matrix, x, bias, y) {
 
 const sigmoid = (z) => 1 / (1 + Math.exp(-z));
 
-/** A layer's step: reads `inputs`, and `start`, the four pre-activations of every unit without them; changes c and h. */
+/** A layer's step: reads `inputs`, and `start`, each unit's four pre-activations without them; changes c and h. */
 function stepLayer(weights, inputs, start, from, c, h) {
   const width = inputs.length;
   for (let unit = 0, k = 0, s = from; unit < h.length; unit++, s += GATES) {
@@ -147,11 +147,11 @@ class Model {
     return rows;
   }
 
-  /** The characters' ids; an empty prompt begins a line, as `charlstm sample` does, where the model knows line ends. */
+  /** The characters' ids; an empty prompt begins a line, as in `charlstm sample`, if the model knows line ends. */
   encode(prompt) {
     const characters = Array.from(prompt || (this.ids.has("\n") ? "\n" : ""));
     const unknown = [...new Set(characters.filter((character) => !this.ids.has(character)))];
-    if (unknown.length) throw new RangeError(`the model never saw ${unknown.slice(0, 8).map((c) => JSON.stringify(c))}`);
+    if (unknown.length) throw new RangeError(`the model never saw ${JSON.stringify(unknown.slice(0, 8).join(" "))}`);
     return characters.map((character) => this.ids.get(character));
   }
 

@@ -116,7 +116,7 @@ function show({ text, surprises }) {
   colour(from);
 }
 
-/** Colour the surprising characters, or none; after the first ones. Highlights leave the text whole, so its letters join. */
+/** Colour the surprising characters from one on, or none. Highlights leave the text whole, so its letters join. */
 function colour(from = 0) {
   if (!canColour) return;
   const wanted = element("colours").checked;

@@ -85,7 +85,9 @@ def build(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; worker-src blob:; img-src data:; "
             "base-uri 'none'; form-action 'none'"
         ),
-        "description": html.escape(f"A neural network that learned from {text} and writes new text like it, in your browser."),
+        "description": html.escape(
+            f"A neural network that learned from {text} and writes new text like it, in your browser."
+        ),
         "name": html.escape(name),
         "text": html.escape(text),
         "temperature": f"{temperature:g}",
@@ -98,7 +100,9 @@ def build(
         "model": _json(model),
         "weights": base64.b64encode(packed.data).decode(),
     }
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))  # one pass: what is inserted is not read again
+    page = re.sub(
+        r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html")
+    )  # one pass: what is inserted is not read again
     return page.encode()
 
 
@@ -117,8 +121,8 @@ def _rows(config: ModelConfig, params: Arrays, size: int, bits: int, facts: Fact
 
 
 def _size(size: int) -> str:
-    """A number of bytes for people: 0.68 MB."""
-    return f"{size / 1e6:.2g} MB" if size < 9.95e5 else f"{size / 1e6:.1f} MB"
+    """A number of bytes for people."""
+    return f"{size / 1e3:,.0f} kB" if size < 999_500 else f"{size / 1e6:.1f} MB"
 
 
 def _texts(sources: Sequence[str]) -> str:
@@ -134,7 +138,8 @@ def _visible(name: str) -> str:
     allowed = "".join(
         " " if c.isspace() else c
         for c in name
-        if c.isspace() or (unicodedata.category(c) not in ("Cc", "Cs") and unicodedata.bidirectional(c) not in DIRECTIONS)
+        if c.isspace()
+        or (unicodedata.category(c) not in ("Cc", "Cs") and unicodedata.bidirectional(c) not in DIRECTIONS)
     )
     words = " ".join(allowed.split())
     return words if len(words) <= NAME_CHARS else words[: NAME_CHARS - 1].rstrip() + "…"

@@ -1,0 +1,230 @@
+"""Exported files, as bytes: what `tests/test_page.py` needs no browser for."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charlstm.errors import UsageError
+from charlstm.export import page
+from charlstm.export.weights import pack, safetensors, unpack
+from charlstm.nn import model
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.types import Arrays
+
+SOURCES = Path(page.__file__).parent
+CHARACTERS = "\n <>abcdefghijklmnopé"
+FACTS = page.Facts("fables", ["/home/someone/fables.txt"], 197_166, 1.2094)
+CONFIGS = [
+    ModelConfig(len(CHARACTERS), 24),
+    ModelConfig(len(CHARACTERS), 16, 3),
+    ModelConfig(len(CHARACTERS), 16, 2, 8),
+]
+
+
+def params_of(config: ModelConfig) -> Arrays:
+    params = model.init(config, np.random.default_rng(1))
+    return {name: array * 3 for name, array in params.items()}
+
+
+def build(
+    config: ModelConfig = CONFIGS[0], characters: str = CHARACTERS, facts: page.Facts = FACTS, **more: Any
+) -> str:
+    return page.build(config, params_of(config), characters, facts, **more).decode()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_weights_of_16_bits_are_float16(config: ModelConfig) -> None:
+    params = params_of(config)
+    back = unpack(pack(params, 16))
+    assert list(back) == list(params)
+    for name, array in params.items():
+        assert back[name].dtype == np.float32
+        assert np.array_equal(back[name], array.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_weights_of_8_bits_are_off_by_half_a_step_of_their_row(config: ModelConfig) -> None:
+    params = params_of(config)
+    params["layer1.U"][3] = 0
+    params["layer1.U"][4] *= 1e-30
+    packed = pack(params, 8)
+    back = unpack(packed)
+    for name, array in params.items():
+        assert back[name].shape == array.shape
+        if array.ndim == 2:
+            step = np.abs(array).max(axis=1, keepdims=True) / 127
+            assert (np.abs(back[name] - array) <= step * 0.5001).all()
+    assert len(packed.data) < 0.75 * len(pack(params, 16).data)
+
+
+def test_a_weight_too_large_for_16_bits_is_refused() -> None:
+    params = params_of(CONFIGS[0])
+    params["layer1.U"][0, 0] = 70_000
+    with pytest.raises(UsageError, match=r"layer1\.U has a weight too large for 16 bits: use --bits 8"):
+        pack(params, 16)
+    assert unpack(pack(params, 8))["layer1.U"][0, 0] == pytest.approx(70_000)
+    with pytest.raises(UsageError, match="--bits 4"):
+        pack(params, 4)
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    assert build() == build()
+    assert build() != build(bits=8)
+
+
+def test_nothing_of_the_template_is_left_open() -> None:
+    assert "{{" not in build().replace("${", "")
+    name = "{{weights}} \\g<0>"
+    assert '<h1 id="name"><bdi>{{weights}} \\g&lt;0&gt;</bdi></h1>' in build(facts=page.Facts(name, [], 1, None))
+
+
+def test_the_policy_names_the_only_script_and_style() -> None:
+    text = build()
+    policy = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[0]
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    style = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for [part] in (script, style)]
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; "
+        "worker-src blob:; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_the_page_names_no_address_and_no_folder() -> None:
+    text = build()
+    assert re.findall(r"\bhttps?://[^' ]*", text) == ["http://www.w3.org/2000/svg"]  # the name of a format
+    assert "someone" not in text
+    assert not re.search(r"\b(src|href)=\"(?!data:)", text)
+
+
+def test_what_the_page_says_of_its_model() -> None:
+    text = build()
+    assert "<dd>fables.txt: 197,166 characters, 21 different</dd>" in text
+    assert "<dd>1×24 LSTM, 4,941 weights of 16 bits, 10 kB</dd>" in text
+    assert "<dd>1.209 nats per character</dd>" in text
+    assert "<dd>not measured</dd>" in build(facts=page.Facts("x", ["-"], 1, None))
+    assert "standard input" in build(facts=page.Facts("x", ["-"], 1, None))
+    assert "a.txt, b.txt, c.txt and 2 more:" in build(facts=page.Facts("x", [f"/{c}.txt" for c in "abcde"], 1, None))
+
+
+def test_the_scripts_are_readable_and_short() -> None:
+    lines = (SOURCES / "lstm.js").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 300
+    for path in SOURCES.glob("page.*"):
+        if path.suffix in (".js", ".css"):
+            lines += path.read_text(encoding="utf-8").splitlines()
+    assert max(map(len, lines)) <= 120
+    for path in SOURCES.glob("*.js"):
+        assert "</script" not in path.read_text(encoding="utf-8").lower()
+        assert "<!--" not in path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_hardly_larger_than_its_weights() -> None:
+    config = ModelConfig(61, 256)
+    text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS)
+    assert len(text) < 1.4 * 2 * sum(array.size for array in params_of(config).values())
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and the texts of its scripts by id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.scripts: dict[str | None, str] = {}
+        self._script: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(f"{tag} {[key for key, _ in attrs]}")
+        self._script = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_data(self, data: str) -> None:
+        self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+
+@pytest.mark.parametrize("name", ["</script><b>", "\"'><!--", "\x00\x1b\r\n\udcff\u202e", "y" * 5000, "&quot;</title>"])
+def test_hostile_names_and_characters_stay_what_they_are(name: str) -> None:
+    characters = "".join(sorted(set("\x00\r\n</script>!-&'\"\u2028\u202e\ufeff\U0001f600")))
+    config = ModelConfig(len(characters), 8)
+    plain, hostile = (
+        Elements(build(config, characters)),
+        Elements(build(config, characters, page.Facts(name, [name] * 5, 9, 1))),
+    )
+    assert hostile.tags == plain.tags
+    assert json.loads(hostile.scripts["model"])["characters"] == characters
+    assert hostile.scripts["model"] == plain.scripts["model"]
+    assert hostile.scripts["weights"] == plain.scripts["weights"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_safetensors_have_the_names_and_shapes_of_torch(config: ModelConfig) -> None:
+    numpy = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install charlstm[torch]")
+    params, H, V = params_of(config), config.hidden, config.vocabulary
+    data = safetensors(params, config, CHARACTERS, {"name": "fables"})
+    assert data == safetensors(params, config, CHARACTERS, {"name": "fables"})
+    tensors = numpy.load(data)
+    expected = {"output.bias": (V,)}
+    for k in range(config.layers):
+        expected |= {
+            f"lstm.weight_ih_l{k}": (4 * H, H if k else config.input_width),
+            f"lstm.weight_hh_l{k}": (4 * H, H),
+        }
+        expected |= {f"lstm.bias_ih_l{k}": (4 * H,), f"lstm.bias_hh_l{k}": (4 * H,)}
+    if config.embedding:
+        expected |= {"embedding.weight": (V, config.embedding), "projection.weight": (config.embedding, H)}
+    else:
+        expected |= {"output.weight": (V, H)}
+    assert {name: tensor.shape for name, tensor in tensors.items()} == expected
+    assert np.array_equal(tensors["lstm.weight_hh_l0"][2 * H : 3 * H], params["layer1.U"][3 * H :]), (
+        "g is third in PyTorch"
+    )
+    size = int.from_bytes(data[:8], "little")
+    about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["charlstm"])
+    assert about["vocabulary"] == CHARACTERS
+    assert about["config"]["hidden"] == H
+    assert about["name"] == "fables"
+
+
+def test_without_safetensors_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "safetensors.numpy", None)
+    with pytest.raises(UsageError, match=r"pip install 'charlstm\[torch\]'"):
+        safetensors(params_of(CONFIGS[0]), CONFIGS[0], CHARACTERS, {})
+
+
+def torch_model(data: bytes, folder: Path) -> dict[str, Any]:
+    """Run the code of docs/export.md on an exported file; returns its variables."""
+    (folder / "fables.safetensors").write_bytes(data)
+    guide = (Path(__file__).resolve().parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    code = re.findall(r"<!-- torch -->\n```python\n(.*?)```", guide, re.DOTALL)[0]
+    variables: dict[str, Any] = {}
+    exec(code, variables)
+    return variables
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_pytorch_reads_the_file_as_the_guide_says_and_predicts_the_same(
+    config: ModelConfig, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    pytest.importorskip("safetensors", reason="needs safetensors: pip install charlstm[torch]")
+    params = model.init(config, np.random.default_rng(1))
+    made = torch_model(safetensors(params, config, CHARACTERS, {}), folder)
+    assert len(capfd.readouterr().out) == 1 + 300 + 1
+    ids = np.random.default_rng(2).integers(len(CHARACTERS), size=(200, 1))
+    logits, _ = model.forward(
+        params, config, ids, model.State.zero(config, 1), model.Workspace.empty(config, len(ids), 1)
+    )
+    with torch.no_grad():
+        y, _ = made["lstm"](made["inputs"][ids[:, 0]])
+        theirs = (y @ made["outputs"].T + made["w"]["output.bias"]).numpy()
+    assert np.abs(theirs - logits.T).max() < 1e-5
