@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlstm import checkpoint
 from charlstm.errors import UsageError
 from charlstm.export import page
 from charlstm.export.weights import pack, safetensors, unpack
+from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
-from charlstm.nn.types import Arrays
+from charlstm.nn.types import Array, Arrays, Ids
 
+ROOT = Path(__file__).resolve().parent.parent
 SOURCES = Path(page.__file__).parent
 CHARACTERS = "\n <>abcdefghijklmnopé"
 FACTS = page.Facts("fables", ["/home/someone/fables.txt"], 197_166, 1.2094)
@@ -28,6 +31,12 @@ CONFIGS = [
     ModelConfig(len(CHARACTERS), 16, 3),
     ModelConfig(len(CHARACTERS), 16, 2, 8),
 ]
+
+
+def shipped() -> tuple[Any, Ids]:
+    """The model that comes with the program, and its text."""
+    writer = checkpoint.load(ROOT / "checkpoints" / "fables.npz").writer
+    return writer, writer.vocabulary.encode((ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8"))
 
 
 def params_of(config: ModelConfig) -> Arrays:
@@ -64,6 +73,27 @@ def test_weights_of_8_bits_are_off_by_half_a_step_of_their_row(config: ModelConf
             step = np.abs(array).max(axis=1, keepdims=True) / 127
             assert (np.abs(back[name] - array) <= step * 0.5001).all()
     assert len(packed.data) < 0.75 * len(pack(params, 16).data)
+
+
+def test_fewer_bits_cost_little(capsys: pytest.CaptureFixture[str]) -> None:
+    writer, ids = shipped()
+    tail = ids[len(ids) - len(ids) // 10 :]
+    work = model.Workspace.empty(writer.config, len(tail) - 1, 1)
+
+    def loss(params: Arrays) -> float:
+        start = model.State.zero(writer.config, 1)
+        logits, _ = model.forward(params, writer.config, tail[:-1, None], start, work)
+        return float(losses.nats(logits, tail[1:]).mean(dtype=np.float64))
+
+    full, half, eighth = (
+        loss(params) for params in (writer.params, *(unpack(pack(writer.params, b)) for b in (16, 8)))
+    )
+    with capsys.disabled():
+        print(
+            f"\nloss of the shipped model: {full:.4f}, with 16 bits {half:.4f}, with 8 bits {eighth:.4f} nats per character"
+        )
+    assert abs(half - full) < 0.0005
+    assert abs(eighth - full) < 0.005
 
 
 def test_a_weight_too_large_for_16_bits_is_refused() -> None:
@@ -108,12 +138,12 @@ def test_the_page_names_no_address_and_no_folder() -> None:
 
 def test_what_the_page_says_of_its_model() -> None:
     text = build()
-    assert "<dd>fables.txt: 197,166 characters, 21 different</dd>" in text
+    assert "<dd><bdi>fables</bdi>, 197,166 characters, 21 different</dd>" in text
     assert "<dd>1×24 LSTM, 4,941 weights of 16 bits, 10 kB</dd>" in text
     assert "<dd>1.209 nats per character</dd>" in text
     assert "<dd>not measured</dd>" in build(facts=page.Facts("x", ["-"], 1, None))
     assert "standard input" in build(facts=page.Facts("x", ["-"], 1, None))
-    assert "a.txt, b.txt, c.txt and 2 more:" in build(facts=page.Facts("x", [f"/{c}.txt" for c in "abcde"], 1, None))
+    assert "<dd><bdi>a, b, c and 2 more</bdi>," in build(facts=page.Facts("x", [f"/{c}.txt" for c in "abcde"], 1, None))
 
 
 def test_the_scripts_are_readable_and_short() -> None:
@@ -204,27 +234,45 @@ def test_without_safetensors_the_message_says_what_to_install(monkeypatch: pytes
 def torch_model(data: bytes, folder: Path) -> dict[str, Any]:
     """Run the code of docs/export.md on an exported file; returns its variables."""
     (folder / "fables.safetensors").write_bytes(data)
-    guide = (Path(__file__).resolve().parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     code = re.findall(r"<!-- torch -->\n```python\n(.*?)```", guide, re.DOTALL)[0]
     variables: dict[str, Any] = {}
     exec(code, variables)
     return variables
 
 
+def predictions_of_torch(made: dict[str, Any], ids: Ids) -> Array:
+    """Logits (chars, V) of the model that the guide's code loaded."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    with torch.no_grad():
+        y, _ = made["lstm"](made["inputs"][ids])
+        logits: Array = (y @ made["outputs"].T + made["w"]["output.bias"]).numpy()
+    return logits
+
+
+def predictions(params: Arrays, config: ModelConfig, ids: Ids) -> Array:
+    """Logits (chars, V) as `charlstm eval` computes them."""
+    work = model.Workspace.empty(config, len(ids), 1)
+    logits, _ = model.forward(params, config, ids[:, None], model.State.zero(config, 1), work)
+    return logits.T
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_pytorch_reads_the_file_as_the_guide_says_and_predicts_the_same(
     config: ModelConfig, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch")
-    pytest.importorskip("safetensors", reason="needs safetensors: pip install charlstm[torch]")
+    pytest.importorskip("torch", reason="needs PyTorch")
     params = model.init(config, np.random.default_rng(1))
     made = torch_model(safetensors(params, config, CHARACTERS, {}), folder)
     assert len(capfd.readouterr().out) == 1 + 300 + 1
-    ids = np.random.default_rng(2).integers(len(CHARACTERS), size=(200, 1))
-    logits, _ = model.forward(
-        params, config, ids, model.State.zero(config, 1), model.Workspace.empty(config, len(ids), 1)
-    )
-    with torch.no_grad():
-        y, _ = made["lstm"](made["inputs"][ids[:, 0]])
-        theirs = (y @ made["outputs"].T + made["w"]["output.bias"]).numpy()
-    assert np.abs(theirs - logits.T).max() < 1e-5
+    ids = np.random.default_rng(2).integers(len(CHARACTERS), size=200)
+    assert np.abs(predictions_of_torch(made, ids) - predictions(params, config, ids)).max() < 1e-5
+
+
+def test_pytorch_predicts_what_the_shipped_model_predicts(folder: Path) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch")
+    writer, ids = shipped()
+    made = torch_model(safetensors(writer.params, writer.config, writer.vocabulary.characters, {}), folder)
+    ids = ids[-2000:]
+    difference = np.abs(predictions_of_torch(made, ids) - predictions(writer.params, writer.config, ids)).max()
+    assert difference < 1e-5

@@ -113,11 +113,11 @@ def _rows(config: ModelConfig, params: Arrays, size: int, bits: int, facts: Fact
     if facts.val_nats is not None:
         loss = f"{facts.val_nats:.3f} nats per character"
     rows = {
-        "Text": f"{_texts(facts.sources)}: {facts.chars:,} characters, {config.vocabulary:,} different",
+        "Text": f"<bdi>{html.escape(_texts(facts.sources))}</bdi>, {facts.chars:,} characters, {config.vocabulary:,} different",
         "Size": f"{config.layers}×{config.hidden} LSTM, {weights:,} weights of {bits} bits, {_size(size)}",
         "Held-out loss": loss,
     }
-    return [f"<dt>{term}</dt><dd>{html.escape(value)}</dd>" for term, value in rows.items()]
+    return [f"<dt>{term}</dt><dd>{value}</dd>" for term, value in rows.items()]
 
 
 def _size(size: int) -> str:
@@ -127,7 +127,7 @@ def _size(size: int) -> str:
 
 def _texts(sources: Sequence[str]) -> str:
     """The names of the texts, without their folders."""
-    names = [_visible(PurePath(source).name) or "a text" for source in sources if source != "-"]
+    names = [_visible(PurePath(source).name.removesuffix(".txt")) or "a text" for source in sources if source != "-"]
     names += ["standard input"] * (len(sources) - len(names))
     more = len(names) - NAMES
     return ", ".join(names[:NAMES]) + (f" and {more:,} more" if more > 0 else "") or "a text"
