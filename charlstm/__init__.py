@@ -1,6 +1,7 @@
-"""A character-level text generator for the command line: an LSTM in NumPy that learns any text and writes on in its style.
+"""A character-level text generator for the command line: a NumPy LSTM that learns any text and writes in its style.
 
-From Python it is `load`, `describe`, `train` and `resume`, see `charlstm.api`; they are imported when they are first asked for, because NumPy takes a while.
+The Python API consists of `load`, `describe`, `train` and `resume`: see `charlstm.api`. They are imported on first use,
+because importing NumPy is slow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from charlstm.errors import CharlstmError
 
 if TYPE_CHECKING:
-    from charlstm.api import Model, Stop, describe, load, resume, train
+    from charlstm.api import Model, describe, load, resume, train
+    from charlstm.training.control import Stop
 
 __all__ = ["CharlstmError", "Model", "Stop", "describe", "load", "resume", "train"]
 __version__ = "0.1.0"

@@ -1,4 +1,6 @@
-"""``python -m charlstm`` is ``charlstm``; Ctrl-C while the command line itself is still being loaded ends it quietly, too."""
+"""Entry point of ``python -m charlstm`` and ``charlstm``; Ctrl-C exits quietly even during imports."""
+
+from __future__ import annotations
 
 import sys
 
@@ -6,10 +8,10 @@ import sys
 def main() -> int:
     """Run the program and return its exit status."""
     try:
-        from charlstm import cli
+        from charlstm.cli import app
     except KeyboardInterrupt:
         return 130
-    return cli.main()
+    return app.main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settles how NumPy's BLAS will run; must be called before NumPy is imported, because BLAS decides when it is loaded."""
+"""Configures NumPy's BLAS; must run before NumPy is imported, because BLAS reads its settings when it is loaded."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 
 def prepare() -> None:
-    """One thread to a product, because training gives each core a part of its streams: see `charlstm.workers`.
+    """Limit BLAS to one thread per product, because training gives each core its own shard: see `charlstm.workers`.
 
-    What the user's own environment says stands. Which kernels suit the processor is left to BLAS: OpenBLAS finds its AVX-512 ones
-    by itself, unless OPENBLAS_CORETYPE in the environment says otherwise.
+    Variables that the user has set win. The choice of kernels is left to BLAS: OpenBLAS detects AVX-512 by itself,
+    unless OPENBLAS_CORETYPE is set.
     """
     if "numpy" not in sys.modules:
         for variable in THREADS:
@@ -20,7 +20,7 @@ def prepare() -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

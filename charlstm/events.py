@@ -1,32 +1,50 @@
-"""What a run has to say: plain numbers and strings, for displays that know nothing else.
+"""Events of a run: plain numbers and strings, which are all that a display sees.
 
-The names of the fields are those of the JSON that programs read, so they are fixed.
+The field names are the keys of the JSON output, so a change breaks the programs that read it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class HealthQuantity(NamedTuple):
+    """A quantity that tells of trouble in training; a field of `Progress` and a column of a run's history."""
+
+    field: str
+    label: str
+    spec: str  # format specification
+
+
+HEALTH = (
+    HealthQuantity("grad_norm", "gradient", ".2f"),
+    HealthQuantity("cell_max", "|c|", ".0f"),
+    HealthQuantity("weight_norm", "weights", ".0f"),
+    HealthQuantity("update_ratio", "update", ".0e"),
+    HealthQuantity("saturated", "saturated", ".0%"),
+)
 
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events: where the run stands."""
+    """Base of all events: the position in the run."""
 
     step: int
-    steps: int | None  # None until a time budget has become a number of steps
+    steps: int | None  # None until a time budget is converted to steps
     epoch: float
-    elapsed_s: float  # of this sitting
+    elapsed_s: float  # since the start of this session
 
     @property
     def name(self) -> str:
         """The event's name in JSON."""
-        return type(self).__name__.lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A run is set up and about to train."""
+    """A run is ready to train."""
 
     run: str
     path: str
@@ -38,22 +56,22 @@ class Started(Event):
     hidden: int
     layers: int
     parameters: int
-    memory_bytes: int  # planned: interpreter, text, weights, buffers
+    memory_bytes: int  # estimated: interpreter, text, weights, buffers, n-gram baseline
     batch: int
     seq: int
     optimizer: str
     lr: float
     clip: float
-    chance_nats: float  # every character as likely as any other
-    letters_nats: float  # the text's own letter frequencies
+    uniform_nats: float  # baseline: all characters equally likely
+    unigram_nats: float  # baseline: the letter frequencies of the text
     val_nats: float | None
     best_val_nats: float | None
-    notes: tuple[str, ...] = ()  # what was chosen or changed, in words
+    notes: tuple[str, ...] = ()  # sentences on what was chosen or changed
 
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The time budget became a number of steps, or none was needed."""
+    """A time budget was converted to a number of steps, or the number was corrected."""
 
     remaining_s: float | None
     note: str
@@ -61,7 +79,7 @@ class Planned(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """One training step was taken."""
+    """One training step is complete."""
 
     loss_nats: float
     grad_norm: float
@@ -76,21 +94,21 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out text was read from a zero state to its end."""
+    """The held-out text was evaluated, from a zero state."""
 
-    loss_nats: float  # mean over the steps since the evaluation before
+    loss_nats: float  # mean over the steps since the previous evaluation
     val_nats: float
     best_val_nats: float
-    ngram_nats: float | None = None  # the best that counting does on the held-out text
+    ngram_nats: float | None = None  # the best n-gram baseline on the held-out text
     ngram_order: int | None = None
 
 
 @dataclass(frozen=True)
 class Sampled(Event):
-    """A piece of text that the model wrote; `fresh` where it begins anew, and then after this prompt."""
+    """A piece of generated text; `fresh` marks the first piece of a new text, which continues `prompt`."""
 
     text: str
-    fresh: bool
+    new: bool
     prompt: str = ""
 
 
@@ -103,15 +121,15 @@ class Saved(Event):
 
 
 @dataclass(frozen=True)
-class Unsaved(Event):
-    """A checkpoint could not be written; training goes on, and it is tried again."""
+class SaveFailed(Event):
+    """A checkpoint can't be written; training continues, and saving is retried."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Diverged(Event):
-    """Training was about to break, or broke; nothing of it was kept."""
+    """Training diverged; the step was discarded."""
 
     reason: str
     lr: float
@@ -119,7 +137,7 @@ class Diverged(Event):
 
 @dataclass(frozen=True)
 class Recovered(Event):
-    """Training went back to the last good snapshot and goes on from there."""
+    """Training continues from the last good weights, at a lower learning rate."""
 
     lr: float
     recoveries: int
@@ -127,17 +145,17 @@ class Recovered(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Training is over; `path` is the file that `sample` will use."""
+    """Training has ended; `path` is the file that `sample` uses."""
 
     path: str
     loss_nats: float | None
     best_val_nats: float | None
-    reason: str  # "done", "no gain", "SIGINT", "SIGTERM", "nothing to do"
-    hint: str = ""  # what would make it better, or why it has not learned
-    ngram_nats: float | None = None  # the best that counting does on the held-out text
+    reason: str  # "done", "early_stop", "SIGINT", "SIGTERM", "nothing to do"
+    hint: str = ""  # how to improve the run, or why it has not learned
+    ngram_nats: float | None = None  # the best n-gram baseline on the held-out text
     ngram_order: int | None = None
 
 
-def place(event: Event) -> dict[str, Any]:
-    """Where an event was, for another one that belongs to the same moment."""
+def position(event: Event) -> dict[str, Any]:
+    """Return the position of an event, for another event at the same position."""
     return {"step": event.step, "steps": event.steps, "epoch": event.epoch, "elapsed_s": event.elapsed_s}

@@ -17,7 +17,7 @@ from typing import Any
 
 import typer.main
 
-from charlstm.cli import app
+from charlstm.cli.app import app
 from tests.conftest import ROOT, VERSES
 
 PROGRAM: Any = typer.main.get_command(app)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from charlstm import api, checkpoint
+from charlstm.storage import atomic
 
 PURE = {"fspath", "getpid", "_exit", "kill", "strerror", "urandom", "getcwd", "cpu_count", "sched_getaffinity"}
 """What is in `os` and touches no file."""
@@ -82,7 +82,7 @@ def before_each_call(act: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def in_saves(act: Callable[[Path, int, str], None]) -> Iterator[None]:
     """While it lasts, act(path, number, name) goes before each call of each save; the first of a save has the number 1."""
-    write = checkpoint.write_atomically
+    write = atomic.write_atomically
 
     def saving(path: Path, *args: Any) -> None:
         number = 0
@@ -96,7 +96,7 @@ def in_saves(act: Callable[[Path, int, str], None]) -> Iterator[None]:
             write(path, *args)
 
     try:
-        checkpoint.write_atomically = api.write_atomically = saving  # type: ignore[assignment]
+        atomic.write_atomically = saving  # type: ignore[assignment]
         yield
     finally:
-        checkpoint.write_atomically = api.write_atomically = write
+        atomic.write_atomically = write

@@ -249,12 +249,12 @@ def train(
     params = {name: p.astype(dtype) for name, p in init(np.random.default_rng(seed), V, H, mistakes).items()}
     step = 0
     while True:
-        carried = Carried.zero(H, dtype)
+        recurrent_state = Carried.zero(H, dtype)
         for inputs, targets in windows(ids, T, mistakes):
             if step == steps:
                 return
-            loss, grads, carried = loss_and_gradients(params, inputs, targets, carried, mistakes)
+            loss, grads, recurrent_state = loss_and_gradients(params, inputs, targets, recurrent_state, mistakes)
             for name, g in grads.items():
                 params[name] -= lr * g
             step += 1
-            yield Row(step, loss, float(np.abs(carried.c).max()), norm(grads), norm(params))
+            yield Row(step, loss, float(np.abs(recurrent_state.c).max()), norm(grads), norm(params))

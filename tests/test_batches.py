@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from charlstm.batches import Batches, Cursor, fit
+from charlstm.text.batches import Batches, Cursor, fit
 
 
 def read_pass(chars: int, N: int, T: int, seed: int = 0, reset: int = 0):
@@ -39,10 +39,10 @@ def test_no_character_is_read_twice_in_a_pass_and_few_are_left_out() -> None:
 
 def test_state_is_fresh_at_the_start_of_a_pass_and_at_no_other_window() -> None:
     batches, windows, cursor, rng = read_pass(1000, 4, 7)
-    assert windows[0].fresh.all()
-    assert not any(w.fresh.any() for w in windows[1:])
-    assert batches.next(cursor, rng).fresh.all()
-    assert not batches.next(cursor, rng).fresh.any()
+    assert windows[0].reset_mask.all()
+    assert not any(w.reset_mask.any() for w in windows[1:])
+    assert batches.next(cursor, rng).reset_mask.all()
+    assert not batches.next(cursor, rng).reset_mask.any()
 
 
 @pytest.mark.parametrize(("N", "reset"), [(10, 7), (3, 8), (1, 1), (64, 5)])
@@ -52,7 +52,7 @@ def test_no_stream_goes_on_for_longer_than_the_resets_allow(N: int, reset: int) 
     age, oldest, places = np.zeros(N, int), 0, set()
     for _ in range(4 * batches.windows):
         first = cursor.window == 0
-        fresh = batches.next(cursor, rng).fresh
+        fresh = batches.next(cursor, rng).reset_mask
         age = np.where(fresh, 1, age + 1)
         oldest = max(oldest, int(age.max()))
         if not first:
@@ -80,7 +80,7 @@ def test_the_cursor_and_the_generator_are_all_there_is_to_remember() -> None:
     for expected in windows[5:]:
         window = again.next(cursor, rng)
         np.testing.assert_array_equal(window.inputs, expected.inputs)
-        np.testing.assert_array_equal(window.fresh, expected.fresh)
+        np.testing.assert_array_equal(window.reset_mask, expected.reset_mask)
 
 
 @pytest.mark.parametrize("chars", [2, 3, 10, 64, 65, 66, 200, 5000, 100_000])

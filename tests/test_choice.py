@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from charlstm import choice
-from charlstm.choice import choose
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.settings import Budget, TrainConfig
+from charlstm.training import autoconfig
+from charlstm.training.autoconfig import choose
 
 
 @pytest.fixture(autouse=True)
 def speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is always as fast."""
-    monkeypatch.setattr(choice, "speed", lambda threads: 1e11 * threads)
+    monkeypatch.setattr(autoconfig, "speed", lambda threads: 1e11 * threads)
 
 
-def size(chars: int, budget: Budget, **wishes: Any) -> int:
-    found = choose(chars, 65, budget, wishes, 2).settings
+def size(chars: int, budget: Budget, **overrides: Any) -> int:
+    found = choose(chars, 65, budget, overrides, 2).settings
     TrainConfig(**found)
-    return choice.parameters(found["layers"], found["hidden"], 65)
+    return autoconfig.parameters(found["layers"], found["hidden"], 65)
 
 
 def test_more_time_gives_a_larger_model() -> None:
@@ -32,7 +33,7 @@ def test_more_time_gives_a_larger_model() -> None:
 
 
 def test_a_small_text_gets_a_small_model_however_long_it_is_trained() -> None:
-    assert size(3000, Budget(minutes=600)) == choice.parameters(*choice.SIZES[0], 65)
+    assert size(3000, Budget(minutes=600)) == autoconfig.parameters(*autoconfig.SIZES[0], 65)
     assert size(200_000, Budget(minutes=600)) < 1.5 * 200_000 < size(10**6, Budget(minutes=600))
 
 
@@ -53,15 +54,15 @@ def test_a_text_that_is_read_for_long_gets_a_second_layer_unless_cells_or_layers
 
 
 def test_two_layers_are_nearly_the_work_of_one() -> None:
-    for one, two in choice.DEEPER.items():
-        assert 0.9 < choice.work(*two, 65, 2048) / choice.work(*one, 65, 2048) < 1.3, one
+    for one, two in autoconfig.DEEPER.items():
+        assert 0.9 < autoconfig.work(*two, 65, 2048) / autoconfig.work(*one, 65, 2048) < 1.3, one
 
 
 def test_what_the_user_gave_stands_and_is_not_said_to_be_chosen() -> None:
     found = choose(10**6, 65, Budget(minutes=5), {"hidden": 77, "dropout": 0.0}, 2)
     assert (found.settings["hidden"], found.settings["dropout"]) == (77, 0.0)
-    assert "--layers" in found.why
-    assert not any(word in found.why for word in ("--hidden", "--dropout"))
+    assert "`layers`" in found.why
+    assert not any(word in found.why for word in ("`hidden`", "`dropout`"))
 
 
 def test_a_number_of_layers_that_was_given_gets_cells_from_few_to_many() -> None:
@@ -71,14 +72,14 @@ def test_a_number_of_layers_that_was_given_gets_cells_from_few_to_many() -> None
 
 
 def test_steps_and_epochs_are_chosen_for_without_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(choice, "speed")
+    monkeypatch.delattr(autoconfig, "speed")
     for budget in (Budget(steps=500), Budget(epochs=3.0)):
         assert choose(10**6, 65, budget, {}, 2).settings["hidden"] > 0
 
 
 def test_a_very_large_vocabulary_gets_smaller_windows_unless_they_were_asked_for() -> None:
     found = choose(10**6, 65_536, Budget(steps=10), {}, 2).settings
-    assert found["batch"] * found["seq"] * 65_536 <= choice.LOGITS
+    assert found["batch"] * found["seq"] * 65_536 <= autoconfig.LOGITS
     assert choose(10**6, 65_536, Budget(steps=10), {"batch": 32, "seq": 64}, 2).settings["seq"] == 64
     assert choose(10**6, 5387, Budget(steps=10), {}, 2).settings["batch"] == 32
 
@@ -86,11 +87,10 @@ def test_a_very_large_vocabulary_gets_smaller_windows_unless_they_were_asked_for
 @pytest.mark.parametrize("V", [65, 5387])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:
-    shapes = model.shapes(ModelConfig(V, 40, layers, embedding_for(V))).values()
-    total = sum(int(shape[0]) * (int(shape[1]) if len(shape) > 1 else 1) for shape in shapes)
-    assert choice.parameters(layers, 40, V) == total
+    params = model.init(ModelConfig(V, embedding_for(V), hidden=40, layers=layers), np.random.default_rng(0))
+    assert autoconfig.parameters(layers, 40, V) == sum(p.size for p in params.values())
 
 
 def test_a_larger_model_is_more_work() -> None:
-    ladder = [choice.work(layers, hidden, 65, 2048) for layers, hidden in choice.SIZES]
+    ladder = [autoconfig.work(layers, hidden, 65, 2048) for layers, hidden in autoconfig.SIZES]
     assert ladder == sorted(ladder)

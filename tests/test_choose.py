@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charlstm.nn import choose
+from charlstm.nn import decoding
 
 DRAWS = 40_000
 
@@ -14,7 +14,7 @@ def shares(logits: list[float], temperature: float = 1.0, **filters: float) -> n
     """How often each id is drawn."""
     column = np.array(logits, np.float32)[:, None]
     noise = np.random.default_rng(0).gumbel(size=(len(logits), DRAWS))
-    ids = choose.draw(np.repeat(column, DRAWS, axis=1), noise, temperature, **filters)  # type: ignore[arg-type]
+    ids = decoding.sample(np.repeat(column, DRAWS, axis=1), noise, temperature, **filters)  # type: ignore[arg-type]
     return np.bincount(ids, minlength=len(logits)) / DRAWS
 
 
@@ -60,5 +60,5 @@ def test_top_k_comes_before_top_p() -> None:
 
 def test_columns_are_treated_each_for_itself() -> None:
     logits = np.array([[0.0, 50.0], [50.0, 0.0]])
-    assert choose.draw(logits, np.zeros((2, 2)), 1.0).tolist() == [1, 0]
-    assert choose.draw(logits, np.zeros((2, 2)), 1.0, top_k=1, top_p=0.5).tolist() == [1, 0]
+    assert decoding.sample(logits, np.zeros((2, 2)), 1.0).tolist() == [1, 0]
+    assert decoding.sample(logits, np.zeros((2, 2)), 1.0, top_k=1, top_p=0.5).tolist() == [1, 0]

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from charlstm import checkpoint, corpus
+from charlstm.storage import checkpoint
+from charlstm.text.sources import bundled_path
 from tests.conftest import ROOT
 
 FABLES = (ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8")
@@ -25,9 +26,9 @@ def test_no_sentence_of_the_fables_stands_twice() -> None:
 
 
 def test_the_model_that_ships_is_small_and_writes_the_fables_alphabet() -> None:
-    path = Path(corpus.shipped("checkpoints", "fables.npz"))
+    path = Path(bundled_path("checkpoints", "fables.npz"))
     assert path.stat().st_size <= 1_500_000
     found = checkpoint.load(path)
-    assert found.writer.vocabulary.characters == "".join(sorted(set(FABLES)))
+    assert found.char_model.vocabulary.characters == "".join(sorted(set(FABLES)))
     assert found.text.chars == len(FABLES)
     assert not any("/" in source for source in found.text.sources), "a path of somebody's machine"

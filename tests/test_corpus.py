@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import corpus
 from charlstm.errors import CorpusError
+from charlstm.text import corpus
+from charlstm.text.sources import find
 
 
 def read(path: Path, **more: str) -> tuple[str, corpus.Corpus]:
@@ -120,9 +121,9 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
     [
         (b"", ["is empty"]),
         (b"\xef\xbb\xbf", ["is empty"]),
-        (b"x", ["one character only"]),
-        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "--encoding cp1252"]),
-        (b"cut short \xe6\xbc", ["offset 10", "--encoding"]),
+        (b"x", ["one character"]),
+        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "`encoding` cp1252"]),
+        (b"cut short \xe6\xbc", ["offset 10", "`encoding`"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
         ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),
@@ -154,7 +155,7 @@ def test_standard_input_is_read_for_an_explicit_dash(monkeypatch: pytest.MonkeyP
         file.write(b"from a pipe")
         file.seek(0)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
-        found = corpus.read(corpus.find(["-"]))
+        found = corpus.read(find(["-"]))
         assert found.vocabulary.decode(found.ids) == "from a pipe"
 
 
@@ -192,7 +193,7 @@ def test_every_encoding_gives_the_same_text_wherever_it_is_cut(
 
 
 def test_half_a_character_is_refused_and_never_gets_into_a_vocabulary(folder: Path) -> None:
-    with pytest.raises(CorpusError, match=r"U\+D800.*half a character"):
+    with pytest.raises(CorpusError, match=r"U\+D800.*`encoding`"):
         read(write(folder, b"a \\ud800 b"), encoding="unicode_escape")
 
 
@@ -236,39 +237,39 @@ def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypat
 def test_a_path_a_directory_and_a_pattern_are_found(folder: Path) -> None:
     for name in ("b.txt", "a.txt", "notes.md"):
         write(folder, b"text", name)
-    assert corpus.find(["b.txt"]) == (str(folder / "b.txt"),)
-    assert corpus.find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
-    assert corpus.find(["*.md"]) == (str(folder / "notes.md"),)
+    assert find(["b.txt"]) == (str(folder / "b.txt"),)
+    assert find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
+    assert find(["*.md"]) == (str(folder / "notes.md"),)
 
 
 def test_a_bare_name_is_looked_for_in_corpora(folder: Path) -> None:
     (folder / "corpora").mkdir()
     path = write(folder / "corpora", b"text", "mine.txt")
-    assert corpus.find(["mine"]) == corpus.find(["mine.txt"]) == (str(path),)
-    assert Path(corpus.find(["fables"])[0]).name == "fables.txt"
+    assert find(["mine"]) == find(["mine.txt"]) == (str(path),)
+    assert Path(find(["fables"])[0]).name == "fables.txt"
 
 
 def test_a_path_comes_before_a_name_in_corpora(folder: Path) -> None:
     (folder / "corpora").mkdir()
     write(folder / "corpora", b"there", "mine")
     here = write(folder, b"here", "mine")
-    assert corpus.find(["mine"]) == (str(here),)
+    assert find(["mine"]) == (str(here),)
 
 
 def test_no_name_means_the_built_in_text() -> None:
-    assert Path(corpus.find([])[0]).name == "fables.txt"
+    assert Path(find([])[0]).name == "fables.txt"
 
 
 def test_a_miss_names_what_was_looked_for_where_and_what_is_near(folder: Path) -> None:
     write(folder, b"text", "trumptweets.txt")
     with pytest.raises(CorpusError, match=r"'trumptweet\.txt'.*corpora.*did you mean trumptweets\.txt"):
-        corpus.find(["trumptweet.txt"])
+        find(["trumptweet.txt"])
     with pytest.raises(CorpusError, match="did you mean fables"):
-        corpus.find(["fable"])
+        find(["fable"])
 
 
 @pytest.mark.parametrize("name", ["no/such/file", "empty-folder", "*.nothing", "a\0b", "x" * 5000])
 def test_a_name_that_leads_nowhere_is_one_sentence(folder: Path, name: str) -> None:
     (folder / "empty-folder").mkdir()
     with pytest.raises(CorpusError):
-        corpus.find([name])
+        find([name])

@@ -8,12 +8,13 @@ import json
 import pytest
 
 from charlstm import events
-from charlstm.display import choose_kind, curve, open_display, words
+from charlstm.display import curve, formatting
+from charlstm.display.select import choose_kind, open_display
 
 NASTY = "[bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eevil 漢字 e\u0301 \U0001f468\u200d\U0001f469\ttab\n"
 STARTED = events.Started(
     0, 100, 0.0, 0.0, run="r[red]un", path="p.npz", resumed=False, text="t.txt", chars=1000, val_chars=100, vocabulary=26,
-    hidden=8, layers=1, parameters=999, memory_bytes=10**8, batch=4, seq=10, optimizer="adam", lr=0.01, clip=1.0, chance_nats=3.258, letters_nats=2.8,
+    hidden=8, layers=1, parameters=999, memory_bytes=10**8, batch=4, seq=10, optimizer="adam", lr=0.01, clip=1.0, uniform_nats=3.258, unigram_nats=2.8,
     val_nats=None, best_val_nats=None, notes=("made to fit",),
 )  # fmt: skip
 
@@ -96,32 +97,32 @@ def test_auto_is_live_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.Monk
 
 
 def test_control_characters_become_visible() -> None:
-    assert words.visible("a\x1b[31m\0\x7f\x9b\n\t") == "a\u241b[31m\u2400\u2421<009B>\n\t"
-    assert words.visible("\u202eabc\u2066") == "<202E>abc<2066>"
-    assert words.visible("漢字 é \U0001f600") == "漢字 é \U0001f600"
+    assert formatting.visible("a\x1b[31m\0\x7f\x9b\n\t") == "a\u241b[31m\u2400\u2421<009B>\n\t"
+    assert formatting.visible("\u202eabc\u2066") == "<202E>abc<2066>"
+    assert formatting.visible("漢字 é \U0001f600") == "漢字 é \U0001f600"
 
 
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0, "0:00"), (59.6, "1:00"), (3723, "1:02:03"), (None, "?"), (float("inf"), "?")]
 )
 def test_durations(seconds: float | None, told: str) -> None:
-    assert words.duration(seconds) == told
+    assert formatting.duration(seconds) == told
 
 
 def test_a_number_is_steady_rising_or_falling() -> None:
     for factor, word in ((1.0, "steady"), (1.05, "rising"), (0.95, "falling")):
-        trend = words.Trend()
+        trend = formatting.Trend()
         for step in range(100):
             trend.add(factor**step)
         assert trend.word() == word
-    small = words.Trend(slack=0.01)
+    small = formatting.Trend(slack=0.01)
     for step in range(100):
         small.add(step / 100_000)
     assert small.word() == "steady", "a thousandth is no rise of a share"
 
 
 def test_counts() -> None:
-    assert [words.count(n) for n in (0, 950, 1234, 81000, 1_300_000)] == ["0", "950", "1.2k", "81k", "1.3M"]
+    assert [formatting.count(n) for n in (0, 950, 1234, 81000, 1_300_000)] == ["0", "950", "1.2k", "81k", "1.3M"]
 
 
 def test_a_curve_goes_from_the_top_left_to_the_bottom_right() -> None:

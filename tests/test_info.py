@@ -16,20 +16,22 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, keeping, state
 from charlstm.display import cells, curve
 from charlstm.settings import TrainConfig
-from tests.conftest import SMALL, Result, spawn
+from charlstm.storage import checkpoint
+from charlstm.storage.lock import Lock
+from charlstm.text import corpus
+from charlstm.training import state
+from tests.conftest import SMALL, Result, spawn, wait_for
 
 Program = Callable[..., Result]
 
 
 @pytest.fixture
-def runs(charlstm: Program, text: Path, folder: Path) -> Path:
+def runs(copy_run: Callable[..., None], folder: Path) -> Path:
     """Three runs, whose ages are in the order of their names: first is the newest."""
     for name, steps in (("third", 3), ("second", 4), ("first", 30)):
-        result = charlstm("train", text, "--steps", steps, "--name", name, "--eval-every", 5, *SMALL)
-        assert result.status == 0, result.err
+        copy_run(steps, "--eval-every", 5, name=name)
     age(folder / "checkpoints", first=60, second=7200, third=86400 * 3)
     return folder / "checkpoints"
 
@@ -62,7 +64,7 @@ def test_one_screen_tells_all_about_a_run(charlstm: Program, runs: Path) -> None
         "clip 1, seed 1",
         "step 30 of 30 (100%)",
         "1.2k characters",
-        "by chance 3.258",
+        "chance level 3.258",
         "recoveries 0",
         "first.best.npz",
         "resume    yes",
@@ -104,9 +106,9 @@ def test_with_no_run_named_the_newest_is_told_and_below_it_all(charlstm: Program
 
 def test_a_run_that_is_in_training_is_told_so_for_as_long_as_it_is(charlstm: Program, runs: Path) -> None:
     me = f"process {os.getpid()} on {socket.gethostname()}"
-    lock = keeping.Lock(runs / "first.npz")
+    lock = Lock(runs / "first.npz")
     for name in ("first", str(runs / "first.best.npz")):
-        assert f"characters; going on, by {me}\n" in told(charlstm("info", name))
+        assert f"characters; in training by {me}\n" in told(charlstm("info", name))
         assert json.loads(told(charlstm("info", name, "--json")))["trained_by"] == me
     assert re.search(r"^first .* in training$", told(charlstm("info")), re.MULTILINE)
     assert [row["trained_by"] for row in json.loads(told(charlstm("info", "--json")))["runs"]] == [me, None, None]
@@ -139,7 +141,7 @@ def test_a_file_that_claims_to_be_huge_takes_no_time(charlstm: Program, runs: Pa
     meta["model"]["layers"] = 10**15
     np.savez(runs / "huge.npz", **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
     age(runs, huge=600)
-    assert re.search(r"^huge +checkpoints/huge.npz can't be used: the sizes", told(charlstm("info")), re.MULTILINE)
+    assert re.search(r"^huge +checkpoints/huge.npz can't be used", told(charlstm("info")), re.MULTILINE)
 
 
 def test_a_folder_with_nothing_but_damaged_files_is_an_error_in_one_sentence(charlstm: Program, folder: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_folder_with_nothing_but_damaged_files_is_an_error_in_one_sentence(cha
 def test_the_shipped_model_is_told_of_on_a_fresh_install(charlstm: Program, folder: Path) -> None:
     out = told(charlstm("info"))
     assert out.startswith("fables\n")
-    assert "no: it holds a model to sample from only" in out
+    assert re.search(r"^resume +no\b", out, re.MULTILINE)
     assert curve.MARK in out
     facts = json.loads(told(charlstm("info", "--json")))
     assert facts["runs"] == []
@@ -172,18 +174,21 @@ def test_a_run_without_validation(charlstm: Program, text: Path) -> None:
 
 def test_a_run_before_its_first_evaluation(charlstm: Program, text: Path) -> None:
     begin(text)
-    assert "not known before the first evaluation" in told(charlstm("info"))
+    assert "before the first evaluation" in told(charlstm("info"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_run_in_training_can_be_looked_at(charlstm: Program, text: Path, folder: Path) -> None:
     process = spawn("train", text, "--minutes", 10, "--save-every", 0, *SMALL, cwd=folder)
     try:
-        deadline, steps = time.monotonic() + 60, set()
-        while len(steps) < 3 and time.monotonic() < deadline:
-            if (folder / "checkpoints/verses.npz").exists():
-                steps.add(json.loads(told(charlstm("info", "--json")))["step"])
-        assert len(steps) >= 3
+        wait_for((folder / "checkpoints/verses.npz").exists)
+        steps: set[int] = set()
+
+        def seen() -> int:
+            steps.add(json.loads(told(charlstm("info", "--json")))["step"])
+            return len(steps)
+
+        wait_for(lambda: seen() == 3)
         assert told(charlstm("info")).startswith("verses\n")
     finally:
         process.send_signal(signal.SIGINT)
@@ -243,7 +248,7 @@ def test_a_plot_is_a_picture_and_changes_nothing_else(charlstm: Program, runs: P
     before = told(charlstm("info", "$漢字$_^"))
     result = charlstm("info", "$漢字$_^", "--plot", f"curves.{kind}")
     assert told(result) == before
-    assert result.err == f"the curves are in curves.{kind}\n"
+    assert f"curves.{kind}" in result.err
     data = Path(f"curves.{kind}").read_bytes()
     if kind == "png":
         assert data.startswith(b"\x89PNG\r\n")

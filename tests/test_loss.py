@@ -23,7 +23,7 @@ def test_the_loss_equals_the_oracle() -> None:
     logits, targets = example()
     loss, _ = losses.softmax_cross_entropy(logits.copy(), targets)
     assert loss == pytest.approx(oracle.loss(logits[:, :, None], targets[:, None]), rel=1e-13)
-    assert loss == pytest.approx(float(losses.nats(logits, targets).mean()), rel=1e-13)
+    assert loss == pytest.approx(float(losses.nll(logits, targets).mean()), rel=1e-13)
 
 
 def test_the_gradient_is_the_derivative_of_the_loss() -> None:

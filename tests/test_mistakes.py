@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlstm import corpus
-from charlstm.batches import Batches, Cursor
 from charlstm.nn import loss as losses
 from charlstm.nn import lstm, model, optim
+from charlstm.nn.config import ModelConfig
 from charlstm.settings import TrainConfig
+from charlstm.text.batches import Batches, Cursor
+from charlstm.text.sources import bundled_path
 from tests import mistakes, oracle
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow, sweep
 from tests.experiments import nan
 from tests.gradient_check import GradientError, check_all
 from tests.mistakes import ALL, NAMES, NONE, Carried, Mistakes, only
 
 V, H, T = 7, 5, 6
 PAGE = ROOT / "docs" / "nan.md"
-CONFIG = model.ModelConfig(V, H, 1)
+CONFIG = ModelConfig(V, hidden=H)
 
 
 def example(seed: int = 0, T: int = T) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Carried]:
@@ -39,10 +40,10 @@ def example(seed: int = 0, T: int = T) -> tuple[dict[str, np.ndarray], np.ndarra
     return params, text[:-1], text[1:], Carried(np.tanh(h), c, dh, dc)
 
 
-def check(made: Mistakes, names: str = "W U b Wy by", carried: Carried | None = None) -> None:
+def check(made: Mistakes, names: str = "W U b Wy by", recurrent_state: Carried | None = None) -> None:
     """The project's gradient check on the weights named; raises GradientError."""
     params, inputs, targets, before = example()
-    before = carried or before
+    before = recurrent_state or before
     _, grads, _ = mistakes.loss_and_gradients(params, inputs, targets, before, made)
     chosen = {name: params[name] for name in names.split()}
     check_all(
@@ -83,7 +84,7 @@ def ours(
 
 def fables(made: Mistakes, steps: int, chars: int = 20_050, **more: Any) -> list[mistakes.Row]:
     """The hand-written program at its own setting: 100 cells, windows of 100, plain descent at 0.1; up to its first NaN."""
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[:chars]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[:chars]
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text])
     rows: list[mistakes.Row] = []
@@ -118,6 +119,7 @@ def test_without_a_mistake_it_equals_the_project() -> None:
     np.testing.assert_allclose(our_after.c[0, 0], after.c, rtol=1e-12)
 
 
+@slow
 def test_without_a_mistake_it_learns() -> None:
     rows = fables(NONE, 100)
     assert all(map(is_finite, rows))
@@ -157,6 +159,7 @@ def test_the_slope_of_tanh_ends_in_nan_within_fifty_steps() -> None:
     assert not is_finite(fables(only("tanh_slope"), 50)[-1])
 
 
+@slow
 def test_the_slope_of_the_sigmoid_ends_in_nan_where_steps_are_long_and_right_slopes_do_not() -> None:
     assert not is_finite(fables(Mistakes(sigmoid_slope=True, gradients_summed=True), 30)[-1])
     assert is_finite(fables(Mistakes(gradients_summed=True), 30)[-1])
@@ -240,6 +243,7 @@ def test_what_a_model_reads_must_change_its_loss() -> None:
     assert ours(params, inputs, targets, before.h, before.c)[0] != ours(params, other, targets, before.h, before.c)[0]
 
 
+@slow
 def test_a_model_fed_with_positions_knows_no_more_than_one_that_reads_nothing() -> None:
     """A text in which each character decides the next one: to be learned at once, but not by who does not see it."""
     ids = np.random.default_rng(0).permutation(V)[np.arange(2000) % V]
@@ -258,7 +262,7 @@ def test_a_model_fed_with_positions_knows_no_more_than_one_that_reads_nothing() 
 
 def test_a_carried_gradient_fails_the_gradient_check_but_not_in_the_first_window() -> None:
     """Nothing has been carried yet in the first window: check the second."""
-    check(only("gradient_carried"), carried=Carried.zero(H))
+    check(only("gradient_carried"), recurrent_state=Carried.zero(H))
     with pytest.raises(GradientError):
         check(only("gradient_carried"))
 
@@ -326,6 +330,7 @@ def test_large_logits_turn_an_unshifted_softmax_into_nan_and_the_project_stays_f
     assert np.isfinite(gradient).all()
 
 
+@slow
 def test_in_float32_it_is_the_unshifted_softmax_that_turns_long_steps_into_nan() -> None:
     long_steps = Mistakes(gradients_summed=True)
     assert all(map(is_finite, fables(long_steps, 30, dtype=np.float32)))
@@ -352,7 +357,7 @@ def test_drawn_biases_begin_with_a_memory_of_a_few_characters() -> None:
 
 def test_the_project_begins_with_the_forget_gate_open_and_no_other_bias() -> None:
     H = 100
-    params = model.init(model.ModelConfig(V, H, 2), np.random.default_rng(0))
+    params = model.init(ModelConfig(V, hidden=H, layers=2), np.random.default_rng(0))
     for name in ("layer1.b", "layer2.b"):
         assert (params[name][H : 2 * H] == lstm.FORGET_BIAS).all()
         assert np.count_nonzero(params[name]) == H
@@ -376,6 +381,7 @@ def test_a_sum_is_the_window_times_the_mean_and_the_project_takes_the_mean() -> 
         np.testing.assert_allclose(g, T * mean[name], rtol=1e-11, atol=1e-14)
 
 
+@slow
 def test_summed_gradients_throw_the_loss_above_chance_where_the_mean_learns() -> None:
     chance = math.log(57)
     assert max(row.loss_nats for row in fables(NONE, 40)) < chance + 0.1
@@ -395,6 +401,7 @@ def test_clipping_bounds_the_step_and_is_on_unless_it_is_turned_off() -> None:
 # -- all of them
 
 
+@slow
 def test_all_mistakes_together_end_in_nan_whichever_one_is_put_right() -> None:
     """Why the gradient check comes first. Without tanh's slope it is a matter of luck, so that is left out here."""
     for name in (None, *NAMES):
@@ -403,10 +410,10 @@ def test_all_mistakes_together_end_in_nan_whichever_one_is_put_right() -> None:
             assert not is_finite(fables(made, 150)[-1]), name
 
 
-@pytest.mark.parametrize("rate", [0.1, 10])
+@pytest.mark.parametrize("rate", sweep([0.1, 10], 10))
 def test_the_project_stays_finite_at_the_same_setting(charlstm: Any, folder: Path, rate: float) -> None:
     """A mean at rate 10 takes steps as long as a sum over 100 characters at 0.1."""
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[:20_050]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[:20_050]
     (folder / "part.txt").write_text(text, encoding="utf-8")
     setting = "--hidden 100 --layers 1 --batch 1 --seq 100 --optimizer sgd --clip 0 --steps 60 --display none"
     result = charlstm("train", "part.txt", "--lr", rate, *setting.split())
@@ -471,9 +478,7 @@ def test_the_script_draws_a_run_and_tells_where_it_broke() -> None:
     broken, whole = nan.Run(rows, 3, "gradient"), nan.Run(rows[:2], None, "")
     assert nan.last_steps([("a mistake", broken)], 1).endswith("| a mistake | 3 | 3 | 9 | **inf** | **nan** |")
     told = nan.row_of_table("a mistake", [broken, whole], 3)
-    assert told == (
-        "| a mistake | **NaN** at step 3 (1 of 2 seeds); first the gradient | 3.33 … 3.5 | 2 … 9 | 4 | 31 |"
-    )
+    assert told == ("| a mistake | **NaN** at 3 (1 of 2 seeds) | gradient | 3.33–3.5 | 2–9 | 4 | 31 |")
     drawn = nan.curves("a mistake", broken).splitlines()
     assert drawn[0] == "a mistake: NaN at step 3"
     assert len(drawn) == 3 + nan.PANEL_HEIGHT
@@ -493,21 +498,23 @@ def test_the_script_writes_between_its_marks_and_nowhere_else(folder: Path) -> N
 def test_two_hundred_steps_lose_what_the_plain_form_loses() -> None:
     """The fast form in float32, the plain one in float64, the same windows and plain descent with clipping: only rounding differs."""
     H, T, steps = 24, 20, 200
-    text = corpus.shipped("corpora", "fables.txt").read_text(encoding="utf-8")[: T * 50 + 1]
+    text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[: T * 50 + 1]
     alphabet = sorted(set(text))
     ids = np.array([alphabet.index(c) for c in text])
     V = len(alphabet)
     plain = mistakes.init(np.random.default_rng(5), V, H)
     names = {"layer1.W": "W", "layer1.U": "U", "layer1.b": "b", "out.W": "Wy", "out.b": "by"}
     fast = {ours: plain[theirs].astype(np.float32) for ours, theirs in names.items()}
-    config = model.ModelConfig(V, H, 1)
-    work, state, carried = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
+    config = ModelConfig(V, hidden=H)
+    work, state, recurrent_state = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
     losses = []
     for step in range(steps):
         start = step * T % (len(ids) - 1)
         window = ids[start : start + T + 1]
         loss, grads, state = model.loss_and_gradients(fast, config, window[:-1, None], window[1:, None], state, work)
-        plain_loss, plain_grads, carried = mistakes.loss_and_gradients(plain, window[:-1], window[1:], carried)
+        plain_loss, plain_grads, recurrent_state = mistakes.loss_and_gradients(
+            plain, window[:-1], window[1:], recurrent_state
+        )
         losses.append((loss, plain_loss))
         for params, g in ((fast, grads), (plain, plain_grads)):
             optim.clip_global_norm(g, 1.0)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from charlstm import ngram
+from charlstm.inference import ngram
 
 
 def text(chars: int, V: int, seed: int = 0) -> np.ndarray:

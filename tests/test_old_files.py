@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, training
+from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import loop
 from tests.conftest import ROOT, VERSES, Result
 
 FROZEN = ROOT / "tests" / "data" / "format1.npz"
@@ -16,7 +18,7 @@ FROZEN = ROOT / "tests" / "data" / "format1.npz"
 
 def test_an_old_run_is_read_as_it_was_written() -> None:
     run = checkpoint.load_run(FROZEN)
-    assert (run.step, run.plan.last, run.config.hidden, run.config.layers) == (300, 300, 12, 2)
+    assert (run.step, run.schedule.last, run.config.hidden, run.config.layers) == (300, 300, 12, 2)
     assert run.vocabulary.characters == "".join(sorted(set(VERSES)))
     assert run.best_val_nats == pytest.approx(1.9098713532642082, rel=1e-12)
     with np.load(FROZEN, allow_pickle=False) as members:
@@ -36,9 +38,9 @@ def test_an_old_run_goes_on() -> None:
     run = checkpoint.load_run(FROZEN)
     ids = run.vocabulary.encode(VERSES * 20).astype(np.uint8)
     found = corpus.Corpus(ids, run.vocabulary, run.text)
-    run.plan.end(320, 10, 64, 400)
+    run.schedule.end(320, 10, 64, 400)
     before = run.best_val_nats
-    for _ in training.train(run, *found.split(0.1)):
+    for _ in loop.train(run, *found.split(0.1)):
         pass
     assert run.step == 320
     assert before is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from charlstm.nn import optim
-from charlstm.nn.parallel import Crew
+from charlstm.nn.threads import ThreadPool
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -93,8 +93,8 @@ def test_muon_equals_its_formula_gate_by_gate_and_is_adam_for_what_is_not_hidden
 def test_muon_changes_no_bit_with_the_number_of_threads() -> None:
     def trained(threads: int) -> tuple[bytes, float]:
         params, slots = muon_case(0), optim.empty_slots("muon", muon_case(0), ["layer1.U"])
-        with Crew(threads) as crew:
-            moved = [optim.muon(params, muon_case(t), slots, 0.01, t, crew) for t in range(1, 4)]
+        with ThreadPool(threads) as pool:
+            moved = [optim.muon(params, muon_case(t), slots, 0.01, t, pool) for t in range(1, 4)]
         return params["layer1.U"].tobytes(), sum(moved)
 
     assert trained(1) == trained(2) == trained(3) == trained(7)

@@ -23,14 +23,13 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from charlstm import events
-from charlstm.display import cells, figures, open_display, screen
+from charlstm.display import cells, screen, widgets
 from charlstm.display.live import LiveDisplay
-from charlstm.display.standing import Standing
-from tests.conftest import SMALL, VERSES, Result, spawn
+from charlstm.display.select import open_display
+from charlstm.display.view import RunView
+from tests.conftest import SMALL, VERSES, Result, slow, spawn, sweep
 from tests.experiments import screens
 from tests.experiments.picture import picture
-
-pytestmark = pytest.mark.processes
 
 LEGIBLE = {0, 1, 2, 31, 32, 35, 36}
 """Default, bold, dim; red, green, magenta and cyan, which are neither lost on a light nor on a dark background."""
@@ -57,36 +56,36 @@ def _a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def run() -> Standing:
+def run() -> RunView:
     """Where the story's run stands at its end."""
-    standing = Standing()
+    standing = RunView()
     for event in screens.story():
         standing.take(event)
     return standing
 
 
-def plain(run: Standing, columns: int, rows: int) -> str:
+def plain(run: RunView, columns: int, rows: int) -> str:
     return "\n".join(line.plain for line in screen.draw(run, columns, rows))
 
 
 # -- what it shows
 
 
-@pytest.mark.parametrize(("columns", "rows"), screens.SIZES)
-def test_the_screen_is_what_it_was_when_last_looked_at(columns: int, rows: int) -> None:
-    kept = (screens.FOLDER / f"{columns}x{rows}.txt").read_text(encoding="utf-8")
-    assert screens.drawn(columns, rows) == kept, "look at it; python -m tests.experiments.screens keeps it"
+def test_the_screen_is_what_it_was_when_last_looked_at() -> None:
+    kept = screens.KEPT.read_text(encoding="utf-8")
+    assert screens.drawn(80, 24) == kept, "look at it; python -m tests.experiments.screens keeps it"
 
 
+@slow
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 @pytest.mark.parametrize(("columns", "rows"), screens.SIZES)
 def test_a_real_terminal_shows_what_was_laid_out(columns: int, rows: int) -> None:
-    assert screens.shown(columns, rows) == (screens.FOLDER / f"{columns}x{rows}.txt").read_text(encoding="utf-8")
+    assert screens.shown(columns, rows) == screens.drawn(columns, rows)
 
 
-@pytest.mark.parametrize("told", [0, 1, 2, 1000, 10_000])
+@pytest.mark.parametrize("told", sweep([0, 1, 2, 1000, 10_000], 1, 10_000))
 def test_the_screen_fits_at_every_size_and_moment(told: int) -> None:
-    run = Standing()
+    run = RunView()
     for event in list(screens.story())[:told]:
         run.take(event)
     for columns in (1, 2, 5, 20, 29, 30, 40, 59, 60, 79, 80, 99, 100, 119, 120, 200, 400):
@@ -98,7 +97,7 @@ def test_the_screen_fits_at_every_size_and_moment(told: int) -> None:
                 assert max(cells.width(line.plain), cell_len(line.plain)) <= max(columns, 2), (columns, rows, line)
 
 
-def test_what_matters_is_there_at_every_usual_size(run: Standing) -> None:
+def test_what_matters_is_there_at_every_usual_size(run: RunView) -> None:
     for columns, rows in (*screens.SIZES, (40, 10)):
         told = plain(run, columns, rows)
         for word in ("40%", "1:20 gone, 2:00 left", "1.524", "5-gram 1.90", "it writes", "mouth wat▌"):
@@ -109,10 +108,10 @@ def test_what_matters_is_there_at_every_usual_size(run: Standing) -> None:
             assert word in told, (columns, rows, word)
 
 
-def test_the_prompt_is_told_from_what_was_written_without_colour(run: Standing) -> None:
+def test_the_prompt_is_told_from_what_was_written_without_colour(run: RunView) -> None:
     lines = plain(run, 120, 40).splitlines()
     assert any(line.endswith("> The Fox and the Grapes") for line in lines)
-    run = Standing()
+    run = RunView()
     run.take(events.Sampled(1, 2, 0.0, 0.0, " grapes were", True, "The fox said that the"))
     told = plain(run, 80, 24)
     assert "> The fox said that the\n" in told
@@ -120,7 +119,7 @@ def test_the_prompt_is_told_from_what_was_written_without_colour(run: Standing) 
 
 
 def test_a_run_without_validation_is_judged_by_its_training_loss() -> None:
-    run = Standing()
+    run = RunView()
     for event in screens.story():
         if not isinstance(event, events.Evaluated):
             run.take(event)
@@ -133,10 +132,10 @@ def test_a_run_without_validation_is_judged_by_its_training_loss() -> None:
 
 def test_trouble_is_told_at_every_size() -> None:
     for rows in (10, 15, 24):
-        run = Standing()
+        run = RunView()
         for event in screens.story():
             run.take(event)
-        run.take(events.Unsaved(1200, 3000, 14.0, 80.0, "the disk is full"))
+        run.take(events.SaveFailed(1200, 3000, 14.0, 80.0, "the disk is full"))
         assert "not saved: the disk is full" in plain(run, 80, rows)
         run.take(events.Saved(1200, 3000, 14.0, 81.0, "p.npz", False))
         assert "the disk is full" not in plain(run, 80, rows)
@@ -146,23 +145,23 @@ def test_trouble_is_told_at_every_size() -> None:
 
 
 def test_large_digits_have_one_width_and_all_differ() -> None:
-    rows = {n: figures.large(n) for n in (0.0, 1.234, 5.678, 9.0, 12.34, 123.4, None)}
-    assert all(len({len(row) for row in number}) == 1 and len(number) == figures.DIGIT_ROWS for number in rows.values())
-    assert len({tuple(figures.DIGITS[c]) for c in figures.DIGITS}) == len(figures.DIGITS)
+    rows = {n: widgets.large(n) for n in (0.0, 1.234, 5.678, 9.0, 12.34, 123.4, None)}
+    assert all(len({len(row) for row in number}) == 1 and len(number) == widgets.DIGIT_ROWS for number in rows.values())
+    assert len({tuple(widgets.DIGITS[c]) for c in widgets.DIGITS}) == len(widgets.DIGITS)
 
 
 def test_the_scale_goes_from_chance_to_nothing() -> None:
-    names, line = figures.scale(101, 4.0, [("half", 2.0), ("all", 4.0), ("0", 0.0)], [("x", 3.0), ("o", 1.0)])
+    names, line = widgets.scale(101, 4.0, [("half", 2.0), ("all", 4.0), ("0", 0.0)], [("x", 3.0), ("o", 1.0)])
     assert (line[0], line[25], line[50], line[75], line[100]) == ("┿", "x", "┿", "o", "┼")
     assert line.count("━") == 75 - 3
     assert (names.find("half 2.00"), names.find("all 4.00"), names.rfind("0")) == (50, 0, 100)
-    _, outside = figures.scale(11, 4.0, [], [("x", 99.0)])
+    _, outside = widgets.scale(11, 4.0, [], [("x", 99.0)])
     assert outside[0] == "x", "worse than chance is at its end"
 
 
 def test_names_on_a_scale_never_run_into_each_other() -> None:
     for columns in range(1, 80):
-        names, line = figures.scale(columns, 4.0, [("three", 3.0), ("nearly", 2.9), ("four", 4.0)], [])
+        names, line = widgets.scale(columns, 4.0, [("three", 3.0), ("nearly", 2.9), ("four", 4.0)], [])
         assert len(names) == len(line) == columns
         assert set(names.split()) <= {"three", "nearly", "four", "3.00", "2.90", "4.00"}
 
@@ -188,12 +187,12 @@ def test_names_on_a_scale_never_run_into_each_other() -> None:
     ],
 )
 def test_what_terminals_measure_differently_is_shown_in_a_safe_form(text: str, safe: str) -> None:
-    assert cells.measurable(text) == safe
+    assert cells.sanitize(text) == safe
 
 
 @given(st.text(), st.integers(2, 40))
 def test_any_text_becomes_lines_that_fit_and_lose_nothing(text: str, columns: int) -> None:
-    safe = cells.measurable(text)
+    safe = cells.sanitize(text)
     lines = cells.wrap(safe, columns)
     assert all(cells.width(line) <= columns for line in lines)
     assert re.sub(r"\s", "", "".join(lines)) == re.sub(r"\s", "", safe)
@@ -211,7 +210,7 @@ def test_lines_break_between_words_where_they_can() -> None:
 def test_nothing_the_run_is_called_or_writes_reaches_the_terminal_raw() -> None:
     stream = Terminal()
     display = screens.tell(stream)
-    display.show(events.Unsaved(1, 2, 0.0, 0.0, "bad\x1b]0;title\x07"))
+    display.show(events.SaveFailed(1, 2, 0.0, 0.0, "bad\x1b]0;title\x07"))
     display.run.started = events.Started(**{**vars(next(screens.story())), "run": "evil\x1b[2Jname"})
     display.next_s = 0.0
     display._draw()
@@ -324,12 +323,12 @@ class Gone(Terminal):
         return len(text)
 
 
-@pytest.mark.parametrize("writes", range(8))
+@pytest.mark.parametrize("writes", sweep(range(8), 0, 1, 7))
 def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes: int) -> None:
     with open("stderr", "w") as file, open_display("live", io.StringIO(), Gone(file, writes)) as display:
         for event in screens.story():
             display.show(event)
-        display.rest()
+        display.suspend()
         display.show(events.Finished(1, 2, 0.0, 0.0, "p.npz", 1.0, 1.0, "done"))
         assert display.gone
 
@@ -360,7 +359,7 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
         "my run stopped by SIGINT after saving at step 5 in 1:05",
         "best held-out loss 1.500 nats (2.164 bits), 0.400 below the 5-gram's 1.900",
         "else where/my run.best.npz",
-        "note: step 2: the loss is no longer finite; went back to good weights, rate 0.005",
+        "note: step 2: the loss is no longer finite; restored the last good weights, rate 0.005",
         "note: hint",
     ):
         assert told in summary
@@ -375,7 +374,7 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", sweep([False, True], True))
 def test_on_a_real_terminal_stdout_holds_the_path_alone(folder: Path, interrupted: bool) -> None:
     """stderr is a terminal and shows the screen; stdout is a file and gets the product; Ctrl-C ends as tidily as the end does."""
     import pty
@@ -409,7 +408,7 @@ def test_on_a_real_terminal_stdout_holds_the_path_alone(folder: Path, interrupte
     assert "Traceback" not in shown.decode()
 
 
-def test_the_picture_of_the_readme_is_small_and_fetches_nothing(run: Standing) -> None:
+def test_the_picture_of_the_readme_is_small_and_fetches_nothing(run: RunView) -> None:
     for svg in (picture(run), (screens.ROOT / "docs" / "screen.svg").read_text(encoding="utf-8")):
         assert ElementTree.fromstring(svg).tag.endswith("svg")
         assert len(svg) < 100_000

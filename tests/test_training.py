@@ -9,23 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import checkpoint, corpus, evaluation, events, sampling, state, training
+from charlstm import events
+from charlstm.inference import evaluation, sampling
 from charlstm.nn import loss as losses
 from charlstm.nn import model
+from charlstm.nn.config import ModelConfig
 from charlstm.settings import SampleConfig, TrainConfig
-from charlstm.state import Plan, TrainState
+from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import loop, schedule, state
+from charlstm.training.schedule import Schedule
+from charlstm.training.state import TrainState
 
 
 def begin(text: Path, steps: int = 40, **settings: object) -> tuple[TrainState, np.ndarray, np.ndarray]:
     found = corpus.read([str(text)])
     config = TrainConfig(**({"hidden": 12, "batch": 4, "seq": 10, "dropout": 0.2} | settings))  # type: ignore[arg-type]
     run, _ = state.begin(found, config)
-    run.plan.end(steps, 7, config.batch * config.seq, 10)
+    run.schedule.end(steps, 7, config.batch * config.seq, 10)
     return run, *found.split(0.1)
 
 
 def finish(run: TrainState, *ids: np.ndarray) -> list[events.Event]:
-    return list(training.train(run, *ids))
+    return list(loop.train(run, *ids))
 
 
 def digest(run: TrainState, folder: Path) -> bytes:
@@ -38,7 +44,7 @@ def test_it_learns_more_than_the_letter_frequencies(text: Path) -> None:
     run, train_ids, val_ids = begin(text, steps=300, hidden=24, dropout=0.0)
     finish(run, train_ids, val_ids)
     assert run.best_val_nats is not None
-    assert run.best_val_nats < 0.7 * evaluation.letters_nats(train_ids, val_ids, len(run.vocabulary))
+    assert run.best_val_nats < 0.7 * evaluation.unigram_nats(train_ids, val_ids, len(run.vocabulary))
     assert run.history[-1].loss_nats < run.history[0].loss_nats
 
 
@@ -51,7 +57,7 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bytes(
     finish(*undisturbed)
 
     run, *ids = begin(text, optimizer=optimizer)
-    for _ in itertools.takewhile(lambda event: event.step < stop_at, training.train(run, *ids)):
+    for _ in itertools.takewhile(lambda event: event.step < stop_at, loop.train(run, *ids)):
         pass
     path = folder / "stopped.npz"
     checkpoint.save_run(path, run)
@@ -66,7 +72,7 @@ def test_the_state_is_at_rest_at_every_event(text: Path, folder: Path) -> None:
     finish(*undisturbed)
     expected = digest(undisturbed[0], folder)
     run, *ids = begin(text, steps=9)
-    for number, _ in enumerate(training.train(run, *ids)):
+    for number, _ in enumerate(loop.train(run, *ids)):
         path = folder / f"{number}.npz"
         checkpoint.save_run(path, run)
         again = checkpoint.load_run(path)
@@ -78,8 +84,8 @@ def test_previews_and_evaluations_change_no_weight(text: Path, folder: Path) -> 
     quiet = begin(text, steps=20)
     finish(*quiet)
     run, train_ids, val_ids = begin(text, steps=20)
-    for _ in training.train(run, train_ids, val_ids):
-        writer = sampling.Writer(run.shape, run.params, run.vocabulary)
+    for _ in loop.train(run, train_ids, val_ids):
+        writer = sampling.CharModel(run.shape, run.params, run.vocabulary)
         list(sampling.generate(writer, SampleConfig(length=5), [np.random.default_rng(0)]))
         evaluation.evaluate(run.params, run.shape, val_ids)
     assert digest(run, folder) == digest(quiet[0], folder)
@@ -89,7 +95,7 @@ def test_the_clock_changes_no_weight(text: Path, folder: Path) -> None:
     usual, odd = begin(text, steps=10), begin(text, steps=10)
     finish(*usual)
     ticks = itertools.count(step=1000.0)
-    for _ in training.train(*odd, clock=lambda: next(ticks)):
+    for _ in loop.train(*odd, clock=lambda: next(ticks)):
         pass
     assert digest(usual[0], folder) == digest(odd[0], folder)
 
@@ -106,14 +112,14 @@ def test_evaluation_equals_one_long_window(text: Path) -> None:
     ids = train_ids[:333].astype(np.intp)
     work = model.Workspace.empty(run.shape, 332, 1)
     logits, _ = model.forward(run.params, run.shape, ids[:-1, None], model.State.zero(run.shape, 1), work)
-    expected = losses.nats(logits, ids[1:]).mean()
+    expected = losses.nll(logits, ids[1:]).mean()
     assert evaluation.evaluate(run.params, run.shape, ids) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("chars", [2, 3, 99, 101, 1999, 2000, 2001, 3602])
 def test_evaluation_counts_every_character_but_the_first_once(chars: int) -> None:
     """With all weights zero each character costs ln V, however the text is cut into streams."""
-    config = model.ModelConfig(5, 3, 1)
+    config = ModelConfig(5, hidden=3)
     params = {name: np.zeros(shape, np.float32) for name, shape in model.shapes(config).items()}
     ids = np.random.default_rng(0).integers(0, 5, chars)
     assert evaluation.evaluate(params, config, ids) == pytest.approx(math.log(5), rel=1e-6)
@@ -129,23 +135,23 @@ def test_evaluation_in_streams_is_close_to_one_stream(text: Path, monkeypatch: p
 def test_letter_frequencies_are_judged_as_a_model_would_be() -> None:
     ids = np.array([0, 0, 0, 1])
     expected = -(3 * math.log(4 / 6) + math.log(2 / 6)) / 4
-    assert evaluation.letters_nats(ids, ids, 2) == pytest.approx(expected)
+    assert evaluation.unigram_nats(ids, ids, 2) == pytest.approx(expected)
 
 
 def test_the_schedule_warms_up_comes_down_and_depends_on_the_step_alone() -> None:
-    plan = Plan(first=100, last=1100, peak_lr=1.0)
+    plan = Schedule(first=100, last=1100, peak_lr=1.0)
     rates = [plan.lr(step) for step in range(100, 1100)]
     assert rates[0] < 0.1
     assert max(rates) == pytest.approx(1, abs=1e-3)
-    assert np.argmax(rates) <= state.WARMUP_STEPS
-    assert rates[-1] == pytest.approx(state.FINAL_LR, abs=1e-3)
-    assert all(b <= a for a, b in itertools.pairwise(rates[state.WARMUP_STEPS :]))
+    assert np.argmax(rates) <= schedule.WARMUP_STEPS
+    assert rates[-1] == pytest.approx(schedule.FINAL_LR, abs=1e-3)
+    assert all(b <= a for a, b in itertools.pairwise(rates[schedule.WARMUP_STEPS :]))
 
 
 def test_evaluations_take_a_small_share_of_a_short_run() -> None:
-    plan = Plan(first=0, last=None, peak_lr=1.0)
+    plan = Schedule(first=0, last=None, peak_lr=1.0)
     plan.end(1000, 0, chars_per_step=1000, val_chars=20_000)
     forward_passes = 1000 / plan.eval_every * 20_000
-    assert forward_passes / 3 <= 1.2 * state.EVALUATION_SHARE * 1000 * 1000
+    assert forward_passes / 3 <= 1.2 * schedule.EVALUATION_SHARE * 1000 * 1000
     plan.end(1000, 123, chars_per_step=1000, val_chars=100_000)
     assert plan.eval_every == 123

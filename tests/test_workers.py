@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import workers
+from charlstm import processes
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
-from charlstm.nn.parallel import Crew
-from charlstm.workers import Team
+from charlstm.nn.threads import ThreadPool
+from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
 
 V, H, L, T, N = 11, 8, 2, 5, 33
-CONFIG = ModelConfig(V, H, L, dropout=0.25)
-forked = pytest.mark.skipif(not workers.FORKS, reason="no processes are forked on this system")
+CONFIG = ModelConfig(V, hidden=H, layers=L, dropout=0.25)
+forked = pytest.mark.skipif(not processes.CAN_FORK, reason="no processes are forked on this system")
 
 
 def window() -> tuple[dict[str, np.ndarray], np.ndarray, model.State]:
@@ -31,10 +31,11 @@ def window() -> tuple[dict[str, np.ndarray], np.ndarray, model.State]:
     return params, rng.integers(0, V, (T + 1, N)), state
 
 
-def compute(threads: int, parts: int, between: Callable[[Team], None] = lambda team: None) -> list[np.ndarray]:
+def compute(threads: int, parts: int, between: Callable[[DataParallel], None] = lambda team: None) -> list[np.ndarray]:
     """Two windows in turn, with something done between them; everything that comes out of the second."""
     params, ids, state = window()
-    with Crew(threads) as crew, Team(crew, params, CONFIG, T, N, parts) as team:
+    move_to_shared_memory(params)
+    with ThreadPool(threads) as pool, DataParallel(pool, params, CONFIG, T, N, parts) as team:
         for k in range(2):
             loss, grads, after = team.loss_and_gradients(ids[:-1], ids[1:], state, [k + 7] * parts)
             if k == 0:
@@ -46,19 +47,19 @@ def compute(threads: int, parts: int, between: Callable[[Team], None] = lambda t
 
 
 def test_threads_processes_and_neither_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, side_by_side = compute(1, 3), compute(3, 3)
-    monkeypatch.setattr(workers, "FORKS", False)
-    for one, other, third in zip(alone, side_by_side, compute(3, 3), strict=True):
+    alone, run_in_processes = compute(1, 3), compute(3, 3)
+    monkeypatch.setattr(processes, "CAN_FORK", False)
+    for one, other, third in zip(alone, run_in_processes, compute(3, 3), strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_array_equal(one, third)
 
 
 def test_parts_together_equal_the_whole() -> None:
     params, ids, state = window()
-    config = ModelConfig(V, H, L)
+    config = ModelConfig(V, hidden=H, layers=L)
     work = model.Workspace.empty(config, T, N)
     expected_loss, expected, after = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)
-    with Crew(2) as crew, Team(crew, params, config, T, N, 2) as team:
+    with ThreadPool(2) as pool, DataParallel(pool, params, config, T, N, 2) as team:
         loss, grads, our_after = team.loss_and_gradients(ids[:-1], ids[1:], state)
         assert loss == pytest.approx(expected_loss, rel=1e-6)
         assert team.loss(params, ids[:-1], ids[1:], state) == pytest.approx(expected_loss, rel=1e-6)
@@ -69,7 +70,7 @@ def test_parts_together_equal_the_whole() -> None:
 
 @forked
 def test_a_lost_worker_is_not_missed() -> None:
-    def kill(team: Team) -> None:
+    def kill(team: DataParallel) -> None:
         for worker in team.workers.values():
             os.kill(worker.pid, signal.SIGKILL)
 
@@ -79,12 +80,12 @@ def test_a_lost_worker_is_not_missed() -> None:
 
 @forked
 def test_workers_leave_signals_to_stop_to_the_process_they_work_for() -> None:
-    def stop(team: Team) -> None:
+    def stop(team: DataParallel) -> None:
         for worker in team.workers.values():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(worker.pid, number)
 
-    def all_alive(team: Team) -> None:
+    def all_alive(team: DataParallel) -> None:
         stop(team)
         time.sleep(0.1)
         assert all(os.waitpid(worker.pid, os.WNOHANG) == (0, 0) for worker in team.workers.values())
@@ -97,8 +98,8 @@ def test_no_worker_outlives_a_process_that_was_killed() -> None:
     """Three parts, so that the second worker could hold the first one's line open."""
     script = """
 import numpy as np, os, signal
-from tests.test_workers import CONFIG, T, N, Crew, Team, window
-team = Team(Crew(3), window()[0], CONFIG, T, N, 3)
+from tests.test_workers import CONFIG, T, N, ThreadPool, DataParallel, window
+team = DataParallel(ThreadPool(3), window()[0], CONFIG, T, N, 3)
 print(*(worker.pid for worker in team.workers.values()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

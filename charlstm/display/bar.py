@@ -1,4 +1,4 @@
-"""One tqdm line, for those who like their progress small."""
+"""A tqdm progress bar, the most compact display."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from charlstm import events
-from charlstm.display import lines, words
+from charlstm.display import formatting, lines
 from charlstm.display.base import Display
 
 EVERY_S = 0.5
 FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
-"""Without tqdm's own time and pace, which would count the time in which the process was stopped."""
+"""Omits tqdm's own time and pace, which would include the time that the process was suspended."""
 
 
 class BarDisplay(Display):
-    """A bar of steps with the loss behind it; what is not progress is printed above."""
+    """A bar of steps, followed by the loss; all other events are printed above it."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -26,12 +26,12 @@ class BarDisplay(Display):
         self.next_s = 0.0
 
     def close(self) -> None:
-        """Leave the bar's line."""
+        """Close the bar and leave its line."""
         if self.bar is not None:
             self.bar.close()
 
     def show(self, event: events.Event) -> None:
-        """Move the bar, or print a line above it."""
+        """Update the bar, or print a line above it."""
         match event:
             case events.Started():
                 for line in lines.started(event):
@@ -52,16 +52,16 @@ class BarDisplay(Display):
                 self.bar.total = event.steps
                 val = "" if self.val_nats is None else f", held-out {self.val_nats:.3f}"
                 self.bar.set_postfix_str(
-                    f"{words.duration(event.elapsed_s)} gone, {words.duration(event.remaining_s)} left, "
-                    f"loss {event.loss_nats:.3f}{val}, {words.count(event.chars_per_s)} chars/s",
+                    f"{formatting.duration(event.elapsed_s)} gone, {formatting.duration(event.remaining_s)} left, "
+                    f"loss {event.loss_nats:.3f}{val}, {formatting.count(event.chars_per_s)} chars/s",
                     refresh=False,
                 )
                 self.bar.update(event.step - self.bar.n)
             case events.Evaluated():
                 self.val_nats = event.val_nats
-            case events.Unsaved() if self.bar is not None:
+            case events.SaveFailed() if self.bar is not None:
                 self.bar.clear()
-                print(f"not saved: {event.reason}; training goes on, and it is tried again", file=self.stream)
+                print(formatting.unsaved(event.reason), file=self.stream)
             case events.Diverged() | events.Recovered() if self.bar is not None:
                 self.bar.clear()
                 print(f"step {event.step}: {event.name}", file=self.stream)

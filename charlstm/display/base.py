@@ -1,4 +1,4 @@
-"""What every display is: a consumer of events, and a context manager, so that the terminal is always given back."""
+"""The base class of displays: a consumer of events, and a context manager that always gives the terminal back."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ D = TypeVar("D", bound="Display")
 
 
 class Display:
-    """A display that holds no terminal; whoever does says how it is given back."""
+    """A display that does not take over the terminal; one that does overrides `rest` and `close`."""
 
     stream_preview = False
-    """Whether previews should come piece by piece."""
+    """Whether previews should arrive piece by piece."""
 
     def show(self, event: Event) -> None:
-        """Take note of an event, and draw if it is time to."""
+        """Record an event, and draw if it is time to."""
         raise NotImplementedError
 
-    def rest(self) -> None:
-        """Give the terminal back while the process is stopped; the next event takes it again."""
+    def suspend(self) -> None:
+        """Give the terminal back while the process is suspended; the next event takes it over again."""
 
     def close(self) -> None:
         """Give the terminal back for good."""

@@ -1,7 +1,7 @@
-"""Text that every terminal measures alike, so that a screen laid out around it can't shift or tear.
+"""Text whose width all terminals agree on, so that a screen laid out around it cannot shift or tear.
 
-Terminals disagree on what takes how many cells: emoji joined to one, skin tones, flags, invisible joiners, characters newer than the
-terminal. What they disagree on is shown in a plainer form here, which no longer is the text itself but reads like it.
+Terminals disagree on the width of joined emoji, skin tones, flags, invisible joiners and characters newer than the terminal. This
+module replaces these by a plainer form that reads alike.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from functools import lru_cache
 
 from rich.cells import cell_len
 
-from charlstm.display.words import visible
+from charlstm.display.formatting import visible
 
 FLAG_LETTERS = 0x1F1E6
-"""The first of 26 characters, two of which make a flag in some terminals: they are shown as the letters they stand for."""
+"""The first of the 26 regional indicators, pairs of which make flags in some terminals; they are shown as letters."""
 CARRIER = "\u25cc"
-"""The dotted circle that a combining mark sits on where nothing else is there to carry it."""
+"""The dotted circle, shown below a combining mark that has no base character."""
 TAB = 4
 
 
-def measurable(text: str) -> str:
-    """The text in characters whose cells can be counted by `width`; control characters are visible in it."""
+def sanitize(text: str) -> str:
+    """Replace characters whose cells `width` cannot count, and make control characters visible."""
     shown: list[str] = []
-    carried = False  # whether there is a character that a mark can sit on
+    carried = False  # whether a base character for a combining mark precedes
     for c in unicodedata.normalize("NFC", text):
         plain = _plain(c)
         if width(plain) == 0 and plain:
@@ -37,13 +37,13 @@ def measurable(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain(c: str) -> str:
-    """The form of one character that is shown; empty for what only changes how its neighbours look."""
+    """Return the form in which a character is shown; empty if it only changes how its neighbours look."""
     point, kind = ord(c), unicodedata.category(c)
     if c in "\n\t" or " " <= c <= "~":
         return c
     if FLAG_LETTERS <= point < FLAG_LETTERS + 26:
         return chr(ord("A") + point - FLAG_LETTERS)
-    if kind in ("Cn", "Co"):  # of no known width
+    if kind in ("Cn", "Co"):  # unassigned or private: the width is unknown
         return f"<{point:04X}>"
     if (shown := visible(c)) != c:
         return shown
@@ -53,7 +53,7 @@ def _plain(c: str) -> str:
 
 
 def width(text: str) -> int:
-    """Cells of a measurable text without line ends and tabs: at least as many as any terminal takes for it."""
+    """Count the cells of a measurable text without newlines and tabs; no terminal uses more."""
     return len(text) if text.isascii() else sum(map(_width, text))
 
 
@@ -63,20 +63,20 @@ def _width(c: str) -> int:
 
 
 def wrap(text: str, columns: int) -> list[str]:
-    """A measurable text in lines of at most so many cells (two at least), broken between words where that is possible."""
+    """Wrap a measurable text to lines of at most `columns` cells (at least 2), between words if possible."""
     return [line for paragraph in text.split("\n") for line in _wrap(paragraph, max(2, columns))]
 
 
 def _wrap(paragraph: str, columns: int) -> list[str]:
     lines: list[str] = []
     line: list[str] = []
-    used = gap = 0  # cells of the line; where its last word begins
+    used = gap = 0  # cells of the line; index at which its last word begins
 
     for c in paragraph:
         piece = " " * (TAB - used % TAB) if c == "\t" else c
         cells = width(piece)
         if used + cells > columns and cells:
-            if piece.isspace():  # the end of the line is space enough
+            if piece.isspace():  # the line break replaces it
                 lines.append("".join(line))
                 line, used, gap = [], 0, 0
                 continue
@@ -91,8 +91,8 @@ def _wrap(paragraph: str, columns: int) -> list[str]:
 
 
 def fit(text: str, columns: int) -> str:
-    """The beginning of a line, made measurable, that takes at most so many cells; an ellipsis tells of the rest."""
-    line = measurable(text.replace("\n", " ").replace("\t", " "))
+    """Make a line measurable and cut it to at most `columns` cells, with an ellipsis if anything is cut."""
+    line = sanitize(text.replace("\n", " ").replace("\t", " "))
     if width(line) <= columns:
         return line
     kept, used = 0, 0

@@ -1,4 +1,4 @@
-"""Loss curves in characters: training as a line of braille dots, two by four in every cell, and held-out losses as letters on it."""
+"""Loss curves in text: training as a line of braille dots, two by four per cell, and held-out losses as letters on it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""The bit of each dot of a braille cell, by row and column."""
+"""Bit of each dot in a braille cell, by row and column."""
 MARK = "o"
-"""Stands for a held-out loss, so that the two can be told apart without colour."""
+"""Marks a held-out loss; a letter, so that the two curves differ without colour."""
 STEEP = 0.1
-"""The axis need not hold the first losses, which fall steeply: those of this share of the steps."""
+"""The losses of this first share of the steps fall steeply and do not affect the axis."""
 
 Points = Sequence[tuple[float, float]]
 
 
 def draw(line: Points, marks: Points, width: int, height: int, low: float, high: float, last: float) -> list[str]:
-    """`height` rows of `width` cells: a line through `line`, and `MARK` at each of `marks`; x runs from 0 to `last`.
+    """Draw a line through `line`, and `MARK` at each of `marks`, in `height` rows of `width` cells; x runs from 0 to `last`.
 
-    What lies above `high` or below `low` is drawn at the edge.
+    Values above `high` or below `low` are drawn at the edge.
     """
     cells = [[0] * width for _ in range(height)]
 
@@ -44,7 +44,7 @@ def draw(line: Points, marks: Points, width: int, height: int, low: float, high:
 
 
 def chart(line: Points, marks: Points, width: int, height: int) -> list[tuple[str, str]]:
-    """The curves of a run in `height` rows that take `width` columns: the number on the axis, if any, and what is drawn beside it."""
+    """Draw the curves of a run in `height` rows of `width` columns, each an axis label, which may be empty, and the drawing."""
     everything = [(x, y) for x, y in (*line, *marks) if math.isfinite(y)]
     last = max((x for x, _ in everything), default=0.0)
     low = min((y for _, y in everything), default=0.0)
@@ -58,7 +58,7 @@ def chart(line: Points, marks: Points, width: int, height: int) -> list[tuple[st
 
 
 def thin(values: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """At most `most` points: neighbours are averaged in pairs until they fit."""
+    """Reduce to at most `most` points, by averaging neighbours in pairs until they fit."""
     while len(values) > most:
         values = [((a[0] + b[0]) / 2, (a[1] + b[1]) / 2) for a, b in zip(values[::2], values[1::2], strict=False)]
     return values

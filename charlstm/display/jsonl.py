@@ -1,4 +1,4 @@
-"""One JSON object a line on stdout, for programs; the names are those of the events' fields and do not change."""
+"""JSON lines on stdout, one event each, for programs; the keys are the fields of the events and do not change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charlstm import events
 from charlstm.display.base import Display
 
 EVERY_S = 1.0
-"""Progress is told once in so many seconds."""
+"""Minimum number of seconds between two progress lines."""
 
 
 class JsonDisplay(Display):
@@ -21,9 +21,9 @@ class JsonDisplay(Display):
         self.next_s = 0.0
 
     def show(self, event: events.Event) -> None:
-        """Write the event as one line, unless it is told otherwise or too soon."""
+        """Write the event as one line; plans, and progress that comes too soon, are skipped."""
         if isinstance(event, events.Planned):
-            return  # `steps` of the next progress says the same
+            return  # `steps` of the next progress event says the same
         if isinstance(event, events.Progress):
             if event.elapsed_s < self.next_s:
                 return
@@ -32,7 +32,7 @@ class JsonDisplay(Display):
 
 
 def dump(data: dict[str, Any]) -> str:
-    """A JSON line in which a number that is not finite is null."""
+    """Format as a JSON line; numbers that are not finite become null."""
     return json.dumps({key: _finite(value) for key, value in data.items()}, ensure_ascii=True, allow_nan=False)
 
 

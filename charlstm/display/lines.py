@@ -1,4 +1,4 @@
-"""Plain lines for logs: what a cron job leaves behind. No colour, no control codes, seldom enough to be read."""
+"""Plain lines for logs, without colour and control codes, and few enough to be read."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import time
 from typing import TextIO
 
 from charlstm import events
-from charlstm.display import words
+from charlstm.display import formatting
 from charlstm.display.base import Display
 
 FIRST_S, EVERY_S, SHARE = 0.5, 5.0, 0.05
-"""The first progress line comes after so many seconds; then one every so many, or every twentieth of the time gone if that is more."""
+"""Seconds until the first progress line; then seconds between two, or this share of the elapsed time if that is more."""
 
 
 class LinesDisplay(Display):
-    """One line an interval, and one for each thing that happens."""
+    """Prints a progress line per interval, and a line for each other event; `silent` prints nothing."""
 
     def __init__(self, stream: TextIO, *, silent: bool = False) -> None:
         self.stream, self.silent = stream, silent
         self.next_s = 0.0
 
     def show(self, event: events.Event) -> None:
-        """Write the lines that the event is worth."""
+        """Print the lines for an event, if any."""
         if self.silent:
             return
         for line in self._lines(event):
@@ -32,7 +32,7 @@ class LinesDisplay(Display):
             case events.Started():
                 return started(event)
             case events.Planned():
-                return [f"plan: {event.note}, {words.duration(event.remaining_s)} to go"]
+                return [f"plan: {event.note}, {formatting.duration(event.remaining_s)} to go"]
             case events.Progress():
                 if event.elapsed_s < (self.next_s or FIRST_S):
                     return []
@@ -43,16 +43,16 @@ class LinesDisplay(Display):
                     " (best so far)" if event.val_nats <= event.best_val_nats else f" (best {event.best_val_nats:.3f})"
                 )
                 return [
-                    f"step {event.step}: held-out loss {words.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
-                    f"{words.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
+                    f"step {event.step}: held-out loss {formatting.loss(event.val_nats)}{mark}, training loss {event.loss_nats:.3f}"
+                    f"{formatting.against(event.val_nats, event.ngram_nats, event.ngram_order)}"
                 ]
             case events.Sampled():
-                after = f" after {words.one_line(event.prompt, 60)!r}" if event.prompt else ""
-                return [f"sample{after}: {words.one_line(event.text, 160)}"]
+                after = f" after {formatting.one_line(event.prompt, 60)!r}" if event.prompt else ""
+                return [f"sample{after}: {formatting.one_line(event.text, 160)}"]
             case events.Saved():
                 return [f"saved {event.path}"] if event.step == 0 or event.best else []
-            case events.Unsaved():
-                return [f"step {event.step}: not saved: {event.reason}; training goes on, and it is tried again"]
+            case events.SaveFailed():
+                return [f"step {event.step}: {formatting.unsaved(event.reason)}"]
             case events.Diverged():
                 return [f"step {event.step}: diverged: {event.reason} (rate {event.lr:.3g})"]
             case events.Recovered():
@@ -65,48 +65,48 @@ class LinesDisplay(Display):
 
 
 def started(event: events.Started) -> list[str]:
-    """What is about to be trained, in two or three lines."""
+    """Describe what is about to be trained, in two or three lines plus notes."""
     verb = "resumed" if event.resumed else "started"
     lines = [
-        f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} different",
+        f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} distinct",
         f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters, {event.memory_bytes / 1e6:.0f} MB; batch {event.batch}, window {event.seq}, "
-        f"{event.optimizer} at {event.lr:g}; by chance {event.chance_nats:.3f} nats, by letter frequencies {event.letters_nats:.3f}",
+        f"{event.optimizer} at {event.lr:g}; baselines: chance {event.uniform_nats:.3f} nats, letter frequencies {event.unigram_nats:.3f}",
     ]
     if event.resumed and event.val_nats is not None:
-        lines.append(f"at step {event.step}: held-out loss {words.loss(event.val_nats)}")
+        lines.append(f"at step {event.step}: held-out loss {formatting.loss(event.val_nats)}")
     return lines + [f"note: {note}" for note in event.notes]
 
 
 def progress(event: events.Progress) -> str:
-    """Where training stands, in one line."""
+    """Describe the progress of training, in one line."""
     share = f"/{event.steps} {event.step / event.steps:4.0%}" if event.steps else ""
     return (
-        f"step {event.step}{share} pass {event.epoch:.2f} loss {words.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
+        f"step {event.step}{share} epoch {event.epoch:.2f} loss {formatting.loss(event.loss_nats)} grad {event.grad_norm:.2f} "
         f"|c| {event.cell_max:.1f} weights {event.weight_norm:.1f} update {event.update_ratio:.1e} "
-        f"saturated {event.saturated:.0%} lr {event.lr:.2g} {words.count(event.chars_per_s)} chars/s "
-        f"left {words.duration(event.remaining_s)}"
+        f"saturated {event.saturated:.0%} lr {event.lr:.2g} {formatting.count(event.chars_per_s)} chars/s "
+        f"left {formatting.duration(event.remaining_s)}"
     )
 
 
 def finished(event: events.Finished) -> list[str]:
-    """How it ended."""
+    """Describe how training ended, in one line plus a hint."""
     best = best_loss(event)
     lines = [
-        f"{ending(event)} at step {event.step} in {words.duration(event.elapsed_s)}{best and f', {best}'}: {event.path}"
+        f"{ending(event)} at step {event.step} in {formatting.duration(event.elapsed_s)}{best and f', {best}'}: {event.path}"
     ]
     return [*lines, f"note: {event.hint}"] if event.hint else lines
 
 
 def ending(event: events.Finished) -> str:
-    """What ended it, in words."""
-    if event.reason == "no gain":
-        return "stopped early, because there was nothing more to gain,"
+    """Say what ended training."""
+    if event.reason == "early_stop":
+        return "stopped early (the held-out loss stopped improving)"
     return "finished" if event.reason in ("done", "nothing to do") else f"stopped by {event.reason} after saving"
 
 
 def best_loss(event: events.Finished) -> str:
-    """The best held-out loss against counting; empty where nothing was held out."""
+    """Compare the best held-out loss with the n-gram baseline; empty if nothing is held out."""
     if event.best_val_nats is None:
         return ""
-    against = words.against(event.best_val_nats, event.ngram_nats, event.ngram_order)
-    return f"best held-out loss {words.loss(event.best_val_nats)}{against}"
+    against = formatting.against(event.best_val_nats, event.ngram_nats, event.ngram_order)
+    return f"best held-out loss {formatting.loss(event.best_val_nats)}{against}"

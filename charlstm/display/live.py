@@ -1,4 +1,4 @@
-"""The Live screen of a run in training: paints it when it is time to, and leaves a summary behind."""
+"""The Live screen of a run in training, painted at a bounded cost, and the summary that it leaves behind."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from rich.segment import ControlType, Segment, Segments
 from rich.text import Text
 
 from charlstm import events
-from charlstm.display import lines, screen, words
+from charlstm.display import formatting, lines, screen
 from charlstm.display.base import Display
-from charlstm.display.standing import Standing
+from charlstm.display.view import RunView
 
 MIN_FRAME_S = 0.1
 SHARE = 0.008
-"""Drawing takes at most this share of the time: a frame that took long is followed by a longer pause."""
+"""Drawing takes at most this share of the time: the pause after a frame is proportional to the time it took."""
 DEFAULT_FOLDER = "checkpoints"
-"""Where commands look for a run unless they are told another folder."""
+"""The folder in which commands look for a run by default."""
 
 
 class LiveDisplay(Display):
-    """The screen of a run in training. Draws on the given stream only, on the terminal's second screen, so that what was on the first
-    is there again in the end, whatever the size of the window was meanwhile.
+    """Draws a run in training on the alternate screen of a terminal.
+
+    The main screen therefore returns unchanged at the end, however often the window was resized.
     """
 
     stream_preview = True
@@ -35,18 +36,18 @@ class LiveDisplay(Display):
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self.clock = clock
-        self.run = Standing()
+        self.run = RunView()
         self.frames = 0
         self.size = (0, 0)  # of the last frame; none while the screen is not open
         self.next_s = 0.0
 
     def show(self, event: events.Event) -> None:
-        """Take the event in, and draw a frame if one is due."""
+        """Record the event, and draw a frame if one is due."""
         self.run.take(event)
         if isinstance(event, events.Finished):
             self.close()
             self._summarise(event)
-        elif not isinstance(event, events.Started):  # a run may have nothing to do
+        elif not isinstance(event, events.Started):  # which may be followed by Finished at once
             self._draw()
 
     def _draw(self) -> None:
@@ -73,23 +74,23 @@ class LiveDisplay(Display):
         self.console.print(Segments(frame), end="", crop=False)
 
     def close(self) -> None:
-        """Give the terminal back; a next frame would take it again."""
+        """Give the terminal back; the next frame would take it over again."""
         if self.size == (0, 0):
             return
         self.size = (0, 0)
-        self.console.control(Control(ControlType.HOME, ControlType.CLEAR))  # for terminals with one screen only
+        self.console.control(Control(ControlType.HOME, ControlType.CLEAR))  # for terminals without an alternate screen
         self.console.set_alt_screen(False)
         self.console.show_cursor(True)
 
-    rest = close
+    suspend = close
 
     def _summarise(self, event: events.Finished) -> None:
-        """How it ended, and what can be done next."""
+        """Print how training ended, and what to type next."""
         s = self.run.started
         told = [
-            f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {words.duration(event.elapsed_s)}",
-            lines.best_loss(event) or f"training loss {words.loss(event.loss_nats)}",
-            f"the model is in {event.path}",
+            f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {formatting.duration(event.elapsed_s)}",
+            lines.best_loss(event) or f"training loss {formatting.loss(event.loss_nats)}",
+            f"model saved in {event.path}",
             f"note: {self.run.message}" if self.run.trouble else "",
             f"note: {event.hint}" if event.hint else "",
         ]
@@ -103,7 +104,7 @@ class LiveDisplay(Display):
                 f"look at it:  charlstm info {run}{where}",
             ]
         for line in filter(None, told):
-            self.console.print(Text(words.visible(line)), soft_wrap=True)
+            self.console.print(Text(formatting.visible(line)), soft_wrap=True)
 
 
 def _control(*codes: tuple[ControlType] | tuple[ControlType, int]) -> Segment:

@@ -1,31 +1,30 @@
-"""The Live screen as lines of styled text: where a run stands, laid out for any size, what matters most the largest.
+"""The Live screen as lines of styled text, laid out for any size, with what matters most the largest.
 
-Colours are those that the terminal has names for and that are legible on light and dark; nothing is told by colour alone, and none of
-them is bold, which some terminals show as another colour.
+It uses the terminal's named colours that are legible on both light and dark. No information is in colour alone, and coloured text is
+not bold, because some terminals change the colour of bold text.
 """
 
 from __future__ import annotations
 
 from rich.text import Text
 
-from charlstm.display import cells, curve, figures, words
-from charlstm.display.standing import Standing
+from charlstm.display import cells, curve, formatting, widgets
+from charlstm.display.view import RunView
 
 TRAINING, HELD_OUT = "cyan", "magenta"
 TRAINING_POINTER, HELD_OUT_POINTER = "x", curve.MARK
 LARGE_ROWS, LARGE_COLUMNS, TWO_LARGE_COLUMNS, BITS_COLUMNS = 20, 60, 80, 100
-"""From this size on the loss is written large; both losses; and in bits too."""
+"""Minimum size for the loss in large digits; for both losses; for losses in bits."""
 CURVE_ROWS, WIDE_CURVE_ROWS, WIDE_COLUMNS = 20, 13, 120
-"""From this size on there is a curve; wide screens have the sample beside it, so it needs fewer rows there."""
+"""Minimum size for the curve; wide screens have the sample beside it, so they need fewer rows."""
 HEALTH_ROWS, SCALE_ROWS, MESSAGE_ROWS = 13, 9, 20
-"""From this height on there are health and scale, and a row is kept for messages; below, one of trouble takes
-the place of the title."""
+"""Minimum height for health, for the scale, and for a message row; below the latter, a message of trouble replaces the title."""
 LEAST_COLUMNS, HEALTH_COLUMNS = 30, 26
 CURSOR = "▌"
 
 
-def draw(run: Standing, width: int, height: int) -> list[Text]:
-    """Exactly `height` lines of at most `width` cells, of which two are the least."""
+def draw(run: RunView, width: int, height: int) -> list[Text]:
+    """Draw exactly `height` lines of at most `width` cells, or 2 if `width` is less."""
     lines = _lines(run, width, height)
     if width < LEAST_COLUMNS:
         for line in lines:
@@ -33,7 +32,7 @@ def draw(run: Standing, width: int, height: int) -> list[Text]:
     return lines
 
 
-def _lines(run: Standing, width: int, height: int) -> list[Text]:
+def _lines(run: RunView, width: int, height: int) -> list[Text]:
     message = Text(cells.fit(run.message, width), "bold" if run.trouble else "dim")
     head = [message if run.trouble and height < MESSAGE_ROWS else _title(run, width)]
     large = height >= LARGE_ROWS and width >= LARGE_COLUMNS
@@ -55,58 +54,58 @@ def _lines(run: Standing, width: int, height: int) -> list[Text]:
     return (head + _sample(run, width, height - len(head)))[:height]
 
 
-def _title(run: Standing, width: int) -> Text:
+def _title(run: RunView, width: int) -> Text:
     s = run.started
     if s is None:
         return Text("charlstm")
     name = cells.fit(s.run, width)
     about = (
-        f"  {s.layers}x{s.hidden} LSTM, {words.count(s.parameters)} parameters, batch {s.batch} x {s.seq}, "
-        f"{words.count(s.chars)} characters, {s.vocabulary:,} different"
+        f"  {s.layers}x{s.hidden} LSTM, {formatting.count(s.parameters)} parameters, batch {s.batch} x {s.seq}, "
+        f"{formatting.count(s.chars)} characters, {s.vocabulary:,} distinct"
     )
     return Text.assemble((name, "bold"), (cells.fit(about, width - cells.width(name)), "dim"))
 
 
-def _losses(run: Standing, width: int) -> Text:
-    """The losses in one line, and how they stand to the hardest mark that is known."""
+def _losses(run: RunView, width: int) -> Text:
+    """Draw the losses in one line, compared with the hardest baseline that is known."""
     text = Text()
     losses = [loss[:3] for loss in _both(run)]
     for pointer, name, nats in [*losses, ("", "best", run.best_val_nats)]:
         if pointer or nats is not None:
             label = f"{pointer} {name} " if width >= LARGE_COLUMNS else f"{pointer or name} "
-            text.append(label.lstrip(), "dim").append(words.nats(nats), "bold" if pointer else "").append("   ")
-    name, nats = next(((name, nats) for name, nats in run.marks() if nats is not None), ("", None))
+            text.append(label.lstrip(), "dim").append(formatting.nats(nats), "bold" if pointer else "").append("   ")
+    name, nats = next(((name, nats) for name, nats in run.baselines() if nats is not None), ("", None))
     if nats is not None and run.judged_nats is not None:
         text.append(f"{_apart(run.judged_nats, nats)} {name}", "dim")
     text.truncate(width, overflow="ellipsis")
     return text
 
 
-def _losses_large(run: Standing, width: int) -> list[Text]:
-    """The losses in large digits, and a table of what they are to be read against beside them."""
+def _losses_large(run: RunView, width: int) -> list[Text]:
+    """Draw the losses in large digits, with a table of baselines beside them."""
     both = _both(run)
     shown = both if width >= TWO_LARGE_COLUMNS else both[-1:]
-    lines = [Text() for _ in range(1 + figures.DIGIT_ROWS)]
+    lines = [Text() for _ in range(1 + widgets.DIGIT_ROWS)]
     for pointer, name, nats, style in shown:
-        rows = figures.large(nats)
+        rows = widgets.large(nats)
         room = max(17, len(rows[0])) + 3
         lines[0].append(f"{pointer} {name}".ljust(room), "bold")
         for line, row in zip(lines[1:], rows, strict=True):
             line.append(row.ljust(room), style)
-    table = [("best", run.best_val_nats), *run.marks()]
+    table = [("best", run.best_val_nats), *run.baselines()]
     if len(shown) < len(both):
         table = [both[0][1:3], *table]
     for line, (name, nats) in zip(lines, table, strict=False):
-        line.append(f"{name:<9}", "dim").append(f"{words.nats(nats):<6}")
+        line.append(f"{name:<9}", "dim").append(f"{formatting.nats(nats):<6}")
         if nats is not None and width >= BITS_COLUMNS:
-            line.append(f" {words.bits(nats):.3f} bits ", "dim")
+            line.append(f" {formatting.bits(nats):.3f} bits ", "dim")
         if nats is not None and run.judged_nats is not None and name not in ("best", both[0][1]):
             line.append(f" {_apart(run.judged_nats, nats)}", "dim")
     return lines
 
 
-def _both(run: Standing) -> list[tuple[str, str, float | None, str]]:
-    """Pointer, name, value and style of the training loss and, where text is held out, its loss; last what is judged by."""
+def _both(run: RunView) -> list[tuple[str, str, float | None, str]]:
+    """Return pointer, name, value and style of the training loss and of the held-out loss, if any; the last one is compared."""
     losses = [(TRAINING_POINTER, "training", run.smooth, TRAINING)]
     if run.val_nats is not None:
         losses.append((HELD_OUT_POINTER, "held out", run.val_nats, HELD_OUT))
@@ -117,13 +116,18 @@ def _apart(nats: float, mark: float) -> str:
     return f"{abs(nats - mark):.3f} {'below' if nats < mark else 'above'}"
 
 
-def _scale(run: Standing, width: int) -> list[Text]:
-    """From chance to nothing left to learn, with the marks on the way and the losses as pointers."""
-    marks = [(name, nats) for name, nats in run.marks() if nats is not None]
-    start = max((nats for _, nats in marks), default=1.0)
+def _scale(run: RunView, width: int) -> list[Text]:
+    """Draw the scale from chance to zero, with the baselines as marks and the losses as pointers."""
+    baselines = [(name, nats) for name, nats in run.baselines() if nats is not None]
+    start = max((nats for _, nats in baselines), default=1.0)
     pointers = [(pointer, nats) for pointer, _, nats, _ in _both(run) if nats is not None]
-    order = [*marks[:-2], *marks[-1:], *marks[-2:-1], ("0", 0.0)]  # chance is told before letters
-    names, line = figures.scale(width, start, order, pointers)
+    order = [
+        *baselines[:-2],
+        *baselines[-1:],
+        *baselines[-2:-1],
+        ("0", 0.0),
+    ]  # if both names do not fit, chance wins over letters
+    names, line = widgets.scale(width, start, order, pointers)
     drawn = Text(line)
     drawn.highlight_regex("[─┼]+", "dim")
     for pointer, _, _, style in _both(run):
@@ -131,23 +135,23 @@ def _scale(run: Standing, width: int) -> list[Text]:
     return [Text(names, "dim"), drawn]
 
 
-def _time(run: Standing, width: int) -> Text:
+def _time(run: RunView, width: int) -> Text:
     p = run.progress
     share = p.step / p.steps if p and p.steps else 0.0
     told = f"{share:4.0%}" if p and p.steps else "measuring the pace"
     if p is not None:
-        told += f"  {words.duration(p.elapsed_s)} gone, {words.duration(p.remaining_s)} left"
+        told += f"  {formatting.duration(p.elapsed_s)} gone, {formatting.duration(p.remaining_s)} left"
         if width >= LARGE_COLUMNS:
-            told += f"  {words.count(p.chars_per_s)} chars/s"
+            told += f"  {formatting.count(p.chars_per_s)} chars/s"
         if width >= TWO_LARGE_COLUMNS:
             told += f"  step {p.step:,}" + (f" of {p.steps:,}" if width >= BITS_COLUMNS and p.steps else "")
-            told += f", pass {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
+            told += f", epoch {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
     told = cells.fit(told, width)
-    return Text.assemble(figures.bar(share, width - len(told) - 2), "  ", told)
+    return Text.assemble(widgets.bar(share, width - len(told) - 2), "  ", told)
 
 
-def _curve(run: Standing, width: int, rows: int) -> list[Text]:
-    """The curves, with health beside them."""
+def _curve(run: RunView, width: int, rows: int) -> list[Text]:
+    """Draw the curves, with health beside them."""
     room = width - HEALTH_COLUMNS
     drawn: list[Text] = []
     if len(run.train_curve) > 1:
@@ -159,8 +163,8 @@ def _curve(run: Standing, width: int, rows: int) -> list[Text]:
     return _beside(drawn, room, health[:rows])
 
 
-def _health(run: Standing) -> list[Text]:
-    """A line each, of one width: name, number, and a word, which stands out where it is worth a look."""
+def _health(run: RunView) -> list[Text]:
+    """Draw the health quantities, one per line of equal width: name, number and trend, in bold if it may mean trouble."""
     lines = [
         Text.assemble(
             (f"{name:<9}", "dim"), f" {number:>6} ", (f"{word:<7}", "bold" if word in ("rising", "clipped") else "dim")
@@ -172,29 +176,29 @@ def _health(run: Standing) -> list[Text]:
     return lines
 
 
-def _health_grid(run: Standing, width: int) -> list[Text]:
-    """The same in as few lines as the width allows."""
+def _health_grid(run: RunView, width: int) -> list[Text]:
+    """Draw the health quantities in as few lines as the width allows."""
     columns, parts = max(1, width // HEALTH_COLUMNS), _health(run)
     return [Text("  ").join(parts[k : k + columns]) for k in range(0, len(parts), columns)]
 
 
-def _sample(run: Standing, width: int, rows: int) -> list[Text]:
-    """The end of the sample that fits, below a rule; the prompt is set off by a sign, so that it can be told without colour."""
+def _sample(run: RunView, width: int, rows: int) -> list[Text]:
+    """Draw as much of the end of the sample as fits, below a rule; a > marks the prompt."""
     if rows < 1:
         return []
     title = "── it writes "
     lines = [Text(cells.fit(title + "─" * (width - len(title)), width), "dim")]
     if run.prompt:
-        lines += [Text("> " + line, "dim") for line in cells.wrap(cells.measurable(run.prompt).rstrip("\n"), width - 2)]
+        lines += [Text("> " + line, "dim") for line in cells.wrap(cells.sanitize(run.prompt).rstrip("\n"), width - 2)]
     goes_on = "…" if run.prompt and not run.prompt.endswith("\n") else ""
-    body = cells.measurable(goes_on + run.sample.lstrip("\n"))
+    body = cells.sanitize(goes_on + run.sample.lstrip("\n"))
     lines += [Text(line) for line in cells.wrap(body + CURSOR if body else "", width)]
     lines = [lines[0], *lines[1:][-(rows - 1) :]] if rows > 1 else lines[:1]
     return lines + [Text() for _ in range(rows - len(lines))]
 
 
 def _beside(left: list[Text], width: int, right: list[Text]) -> list[Text]:
-    """Two columns, the left of so many cells. The sample stands on the right, where a line that a terminal makes shorter moves nothing."""
+    """Join two columns, the left `width` cells wide. The sample goes to the right, where a wrongly measured line shifts nothing."""
     lines = []
     for k in range(max(len(left), len(right))):
         line = left[k].copy() if k < len(left) else Text()

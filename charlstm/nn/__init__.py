@@ -1,18 +1,19 @@
-"""The numerical core: NumPy and the standard library, nothing else.
+"""The numerical core, with NumPy and the standard library only.
 
-No files, no clock, no text, no global randomness. Every function takes arrays and returns arrays; state and
-buffers belong to the caller. The legend that every docstring here uses:
+It touches no files, clock, text or global random state. Functions take arrays and return arrays; state and buffers belong to the
+caller. All docstrings here share these symbols:
 
-=====  =====================================================================
+=====  ==========================================================
 T      time: characters in a window
-N      batch: streams of text that are read side by side
-V      vocabulary: how many different characters there are
-D      input width of a layer (V or the embedding's width below, H above)
+N      batch: streams of text that are read in parallel
+V      vocabulary size: number of distinct characters
+D      input width of a layer: V or the embedding width, H above
+E      embedding width
 H      hidden width: cells in a layer
 L      layers
-=====  =====================================================================
+=====  ==========================================================
 
-A stream is a *row*: a window is (T, N, features), one time step is (N, features), and the T steps of a window are one matrix of
-T*N rows. A layer's gates stand apart: (4, T, N, H). Logits alone are columns, (V, T*N). The dtype of the parameters decides the precision of everything: float32 to train,
-float64 to check gradients.
+A stream is a row: a window is (T, N, features), one time step is (N, features), and the T steps of a window form one matrix of T*N
+rows. The gates of a layer are stored one after another: (4, T, N, H). Only logits are columns: (V, T*N). The dtype of the parameters
+sets the precision of everything: float32 for training, float64 for checking gradients.
 """

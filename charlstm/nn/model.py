@@ -1,7 +1,8 @@
-"""The model: characters in, a stack of LSTM layers, a softmax projection, and every gradient back."""
+"""The model: characters, a stack of LSTM layers and a softmax projection, forward and backward."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,49 +14,46 @@ from charlstm.nn.loss import softmax_cross_entropy
 from charlstm.nn.types import Array, Arrays, Ids
 
 RECURRENT_FROM = 0.25
-"""Recurrent weights are dropped by as much as the share of dropped outputs is above this: it pays in many passes, and costs in few."""
+"""The dropout rate of recurrent weights is the excess of the outputs' rate over this: it helps over many epochs and hurts over few."""
 
 
 @dataclass
 class State:
-    """What the model remembers between windows: h and c of every layer, each (L, N, H)."""
+    """The recurrent state between windows: h and c of every layer, each (L, N, H)."""
 
     h: Array
     c: Array
 
     @classmethod
     def zero(cls, config: ModelConfig, N: int, dtype: DTypeLike = np.float32) -> State:
-        """The state before the first character of N streams."""
+        """Return the state before the first character of N streams."""
         shape = (config.layers, N, config.hidden)
         return cls(np.zeros(shape, dtype), np.zeros(shape, dtype))
 
     def forget(self, streams: Array) -> State:
-        """A copy in which the streams where the boolean mask (N,) is true start from zero."""
+        """Return a copy that is zero in the streams where the boolean mask (N,) is true."""
         keep = ~streams[:, None]
         return State(self.h * keep, self.c * keep)
 
 
 @dataclass
 class Workspace:
-    """All buffers that training on windows of one size needs, made once and passed to every call.
-
-    Together `numbers`.
-    """
+    """All buffers for training on windows of one size: allocated once, passed to every call; `numbers` is their total size."""
 
     T: int
     N: int
     tapes: list[lstm.Tape]
     inputs: Array  # (T, N, D)    one-hot or embedded characters
-    outputs: list[Array]  # per layer (T, N, H)    what it passes up, after dropout
-    layers: list[Arrays]  # per layer W, U, b as the forward pass had them, recurrent weights dropped
-    masks: list[Array | None]  # per layer (N, H)    of its outputs; None without dropout
-    kept: list[Array | None]  # per layer (4H, H)    of its recurrent weights; None without dropout
+    outputs: list[Array]  # per layer (T, N, H)    h after dropout
+    layers: list[Arrays]  # per layer W, U, b as forward used them, after dropout of U
+    masks: list[Array | None]  # per layer (N, H)    dropout mask of its outputs; None without dropout
+    kept: list[Array | None]  # per layer (4H, H)    dropout mask of U; None without dropout
     logits: Array  # (V, T*N)
-    top: Array  # (T*N, E)    the top layer's outputs, projected to the embedding's width; empty without an embedding
+    top: Array  # (T*N, E)    the top layer's outputs, projected; empty without an embedding
 
     @classmethod
     def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
-        """Buffers for windows of T steps and N streams."""
+        """Allocate buffers for windows of T steps and N streams."""
         V, E = config.vocabulary, config.embedding
         tapes = [lstm.Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
         return cls(
@@ -67,16 +65,17 @@ class Workspace:
             layers=[{}] * config.layers,
             masks=[None] * config.layers,
             kept=[None] * config.layers,
-            # A large vocabulary's logits are swept place by place, so those of a place stand together.
+            # The softmax goes column by column; where V is large, contiguous columns are faster.
             logits=np.empty((T * N, V), dtype).T if E else np.empty((V, T * N), dtype),
             top=np.empty((T * N, E), dtype),
         )
 
     @staticmethod
     def numbers(config: ModelConfig, T: int, N: int) -> int:
-        """How many numbers training on such windows keeps at a time: the buffers, and what is made and dropped in each step.
+        """How many numbers training on such windows holds in memory: the buffers, and the temporary arrays of each step.
 
-        Beside the layers' tapes stand the one-hot or embedded input, the logits, the gradient of the top, and with dropout H a layer.
+        Besides the tapes these are, per character, D for the input, V for the logits, H for the gradient of the top layer, 2 E with an
+        embedding, and H per layer with dropout.
         """
         H, L, D, V = config.hidden, config.layers, config.input_width, config.vocabulary
         tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
@@ -84,18 +83,18 @@ class Workspace:
 
 
 def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
-    """For every layer the width of its input, and whether training needs that input's gradient: that of one-hot characters leads nowhere."""
+    """Return each layer's input width, and whether training needs the gradient of that input (one-hot characters need none)."""
     return [(config.input_width, config.embedding > 0)] + [(config.hidden, True)] * (config.layers - 1)
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, in their fixed order.
+    """Return name and shape of every parameter, in a fixed order.
 
     ``embed.E`` (V, E) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
     every layer; ``out.W`` (V, H), ``out.b`` (V,).
 
-    With an embedding it is used twice (Press & Wolf 2017): in place of ``out.W`` stands ``out.P`` (E, H), and the logits are E P h + b. A
-    large vocabulary then needs no second large matrix, neither of memory nor of examples.
+    An embedding is tied to the output (Press & Wolf 2017): ``out.P`` (E, H) replaces ``out.W``, and the logits are E P h + b. A
+    large vocabulary then needs no second large matrix, which would cost memory and training examples.
     """
     V, H, D = config.vocabulary, config.hidden, config.input_width
     result: dict[str, tuple[int, ...]] = {"embed.E": (V, config.embedding)} if config.embedding else {}
@@ -106,19 +105,24 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return result | top | {"out.b": (V,)}
 
 
+def parameter_count(config: ModelConfig) -> int:
+    """Return how many numbers a model of this shape learns."""
+    return sum(math.prod(shape) for shape in shapes(config).values())
+
+
 def hidden_matrices(config: ModelConfig) -> list[str]:
-    """The matrices that lead from hidden units to a layer's gates: all layers' U, and the W of those that read no one-hot characters."""
+    """Return the matrices that Muon trains: the U of every layer, and the W of those whose input is not one-hot."""
     names = layer_names(config)
     return [f"{name}.U" for name in names] + [f"{name}.W" for name in names if name != "layer1" or config.embedding]
 
 
 def layer_names(config: ModelConfig) -> list[str]:
-    """``layer1`` … ``layerL``, from the text upwards."""
+    """Return ``layer1`` … ``layerL``, bottom to top."""
     return [f"layer{k + 1}" for k in range(config.layers)]
 
 
 def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> Arrays:
-    """Draw all parameters; nothing else in the program ever initialises one."""
+    """Draw all parameters; the only place that initialises any."""
     params: Arrays = {}
     if config.embedding:
         spread = config.embedding**-0.5
@@ -134,19 +138,20 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     return params
 
 
-def graft(params: Arrays, origin: Arrays, places: Ids) -> None:
-    """Take over the weights of a model of the same size, whose character k is character places[k] here, **in place**.
+def load_pretrained(params: Arrays, pretrained: Arrays, places: Ids) -> None:
+    """Copy the weights of a model of the same size, whose character k is character places[k] here, **in place**.
 
-    Characters that it does not know keep what they have as inputs, and begin as unlikely as the least likely one that it knows.
+    Characters unknown to that model keep their input weights. As outputs they start with zero weights, and with the bias of its least
+    likely character.
     """
-    for name, theirs in origin.items():
+    for name, theirs in pretrained.items():
         ours = params[name]
         if name == "embed.E":
             ours[places] = theirs
         elif name in ("out.W", "out.b"):
             ours[...] = 0 if name == "out.W" else theirs.min()
             ours[places] = theirs
-        elif name == "layer1.W" and "embed.E" not in origin:
+        elif name == "layer1.W" and "embed.E" not in pretrained:
             ours[:, places] = theirs
         else:
             ours[...] = theirs
@@ -164,9 +169,9 @@ def forward(
 
     Args:
         ids: (T, N) characters.
-        state: what the window before left behind.
+        state: the state after the previous window.
         work: buffers for exactly this window size.
-        rng: draws the dropout masks; None runs without dropout, as evaluation does.
+        rng: draws the dropout masks; None disables dropout, as in evaluation.
 
     Returns:
         logits (V, T*N), column t*N + n for step t of stream n, a view into the workspace; the state after the window.
@@ -188,9 +193,9 @@ def forward(
 
 
 def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, work: Workspace) -> Arrays:
-    """Gradients of every parameter, from d_logits (V, T*N) and what `forward` of the same ids (T, N) left in the workspace.
+    """Compute the gradient of every parameter from d_logits (V, T*N), after `forward` with the same ids (T, N) and workspace.
 
-    The gradient into the state before the window is cut: truncated BPTT (Williams & Peng 1990).
+    The gradient with respect to the state before the window is discarded: truncated BPTT (Williams & Peng 1990).
     """
     grads = {"out.b": d_logits.sum(axis=1)}
     y = _rows(work.outputs[-1])
@@ -230,9 +235,9 @@ def loss_and_gradients(
     rng: np.random.Generator | None = None,
     share: float = 1.0,
 ) -> tuple[float, Arrays, State]:
-    """Mean loss (nats a character) of predicting targets (T, N) from inputs (T, N), its gradients, and the state after.
+    """Compute the loss (mean nats per character) of predicting targets (T, N) from inputs (T, N), its gradients, and the new state.
 
-    Loss and gradients are multiplied with `share`: what these streams count for where they are a part of more.
+    Loss and gradients are multiplied by `share`, the weight of these streams in a larger batch.
     """
     logits, after = forward(params, config, inputs, state, work, rng)
     loss, d_logits = softmax_cross_entropy(logits, targets.reshape(-1))
@@ -242,7 +247,7 @@ def loss_and_gradients(
 
 
 def saturated(work: Workspace) -> float:
-    """Share of gates within 1 % of their ends, of all layers at the last step of the last forward pass: such gates learn little."""
+    """Return the share of gates within 1 % of a limit, over all layers, at the last step of the last window; such gates learn little."""
     found = size = 0
     for tape in work.tapes:
         gates = tape.last_gates  # (4, N, H)
@@ -253,17 +258,17 @@ def saturated(work: Workspace) -> float:
 
 
 def part(params: Arrays, name: str) -> Arrays:
-    """The parameters of one layer, under their names inside it: W, U, b."""
+    """Return the parameters of one layer, as W, U, b."""
     return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}
 
 
 def _rows(y: Array) -> Array:
-    """(T, N, H) as the matrix (T*N, H)."""
+    """View (T, N, H) as the matrix (T*N, H)."""
     return y.reshape(-1, y.shape[-1])
 
 
 def _encode(params: Arrays, config: ModelConfig, ids: Ids, work: Workspace) -> Array:
-    """Characters (T, N) as input rows (T, N, D): embedded, or one-hot."""
+    """Turn characters (T, N) into input rows (T, N, D), embedded or one-hot."""
     x = work.inputs
     if config.embedding:
         np.take(params["embed.E"], ids, axis=0, out=x, mode="clip")
@@ -274,7 +279,7 @@ def _encode(params: Arrays, config: ModelConfig, ids: Ids, work: Workspace) -> A
 
 
 def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None) -> Array:
-    """Inverted dropout of layer k's output (T, N, H), one mask for all steps of the window (Gal & Ghahramani 2016)."""
+    """Apply inverted dropout to layer k's output (T, N, H), with one mask for all steps of the window (Gal & Ghahramani 2016)."""
     if rng is None or config.dropout == 0:
         work.masks[k] = None
         return y
@@ -289,15 +294,15 @@ def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random
 def _drop_weights(
     layer: Arrays, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None
 ) -> Arrays:
-    """Dropout of the recurrent weights of layer k, the same for all steps and streams of the window (Merity et al. 2018).
+    """Apply inverted dropout to layer k's recurrent weights, with one mask for the whole window (Merity et al. 2018).
 
-    Dropping outputs keeps the layers above from learning by heart; this keeps the layer itself from it.
+    Dropout of outputs regularises the layers above; this regularises the layer itself.
     """
     share = max(0.0, config.dropout - RECURRENT_FROM)
     if rng is None or share == 0:
         work.kept[k] = None
         return layer
-    U, levels = layer["U"], 256  # a byte of randomness for each weight is enough, and quick
+    U, levels = layer["U"], 256  # one random byte per weight is precise enough, and fast
     keep = max(1, round(levels * (1 - share)))
     kept = (rng.integers(levels, size=U.shape, dtype=np.uint8) < keep).astype(U.dtype)
     kept *= levels / keep
@@ -306,47 +311,10 @@ def _drop_weights(
 
 
 def _sum_by_id(d: Array, ids: Ids, V: int) -> Array:
-    """Add up the rows of d (M, E) that belong to the same of V ids (M,): (V, E)."""
+    """Sum the rows of d (M, E) by their ids (M,): (V, E)."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     total = np.zeros((V, d.shape[1]), d.dtype)
     total[ordered[starts]] = np.add.reduceat(d[order], starts, axis=0)
     return total
-
-
-class Stepper:
-    """The model one character at a time for N streams, as sampling takes it, with a state and buffers of its own.
-
-    The weights are arranged for it once: a one-hot character's product with W is a row lookup, bias included, and the h of all layers
-    stand in one row, so that W and U of a layer above the first are one product with a slice of it. The state begins at zero.
-    """
-
-    def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
-        H, L, dtype = config.hidden, config.layers, params["out.b"].dtype
-        self.h = np.zeros((N, L * H), dtype)
-        self.cells: list[lstm.Cell] = []
-        self.biases: list[Array] = []
-        for k, name in enumerate(layer_names(config)):
-            W, U, b = (lstm.by_gate(value) for value in part(params, name).values())
-            weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above (4, H, 2H)
-            own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
-            inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
-            self.cells.append(lstm.Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
-            self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
-            if k == 0:
-                x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
-                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
-        self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
-        self.projection: Array | None = params["out.P"] if config.embedding else None
-        self.logits = np.empty((config.vocabulary, N), dtype)
-
-    def step(self, ids: Ids) -> Array:
-        """Feed a character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
-        self.cells[0].step(self.rows[ids].swapaxes(0, 1))
-        for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
-            cell.step(bias)
-        y = self.cells[-1].h.T
-        np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
-        np.add(self.logits, self.top_bias, out=self.logits)
-        return self.logits

@@ -1,4 +1,4 @@
-"""The two array types that every signature in the core uses."""
+"""The array types in the signatures of the numerical core."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ Ids = NDArray[np.integer[Any]]
 """An array of character ids, 0 … V-1."""
 
 Arrays = dict[str, Array]
-"""Named arrays: parameters, gradients, optimizer slots. One flat dict, so that updating, clipping and saving are loops over names."""
+"""Named arrays in one flat dict: parameters, gradients, optimizer slots. Updating, clipping and saving are loops over its names."""

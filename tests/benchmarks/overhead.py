@@ -22,20 +22,23 @@ from charlstm import blas
 
 blas.prepare()
 
-from charlstm import corpus, events, guard, state, training  # noqa: E402
+from charlstm import events  # noqa: E402
 from charlstm.nn import model, optim  # noqa: E402
 from charlstm.settings import TrainConfig  # noqa: E402
+from charlstm.text import corpus  # noqa: E402
+from charlstm.text.sources import find  # noqa: E402
+from charlstm.training import guard, loop, state  # noqa: E402
 
 STEPS = 12
 
 
 def watching(rounds: int) -> float:
     """Ratio of a step's time with everything watched to that with nothing watched, at 2x128, batch 50, window 50."""
-    text = corpus.read(corpus.find([]))
+    text = corpus.read(find([]))
     config = TrainConfig(layers=2, hidden=128, batch=50, seq=50)
     run, _ = state.begin(text, config, blas.cores())
-    run.plan.end(10**9, 10**9, 2500, 1)
-    stream = training.train(run, *text.split(0.1), threads=blas.cores())
+    run.schedule.end(10**9, 10**9, 2500, 1)
+    stream = loop.train(run, *text.split(0.1), threads=blas.cores())
     blind = (
         mock.patch.object(model, "saturated", return_value=0.0),
         mock.patch.object(optim, "_square", return_value=1.0),

@@ -46,8 +46,10 @@ def median_s(step: Callable[[], object], seconds: float) -> float:
 def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, seconds: float) -> float:
     """A step of `charlstm train` on a text: all that happens between two Progress events, cutting windows and guard included."""
     blas.prepare()
-    from charlstm import corpus, events, state, training
+    from charlstm import events
     from charlstm.settings import TrainConfig
+    from charlstm.text import corpus
+    from charlstm.training import loop, state
 
     read = corpus.read((text,))
     config = TrainConfig(
@@ -56,8 +58,8 @@ def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, se
     run, notes = state.begin(read, config, blas.cores())
     assert len(read.vocabulary) == V, f"the text has {len(read.vocabulary)} characters"
     assert run.config.batch == batch, notes
-    run.plan.last = run.plan.eval_every = 10**9
-    stream = training.train(run, *read.split(0.0), blas.cores())
+    run.schedule.last = run.schedule.eval_every = 10**9
+    stream = loop.train(run, *read.split(0.0), blas.cores())
 
     def step() -> None:
         while not isinstance(next(stream), events.Progress):
@@ -79,16 +81,16 @@ def train_torch(layers: int, hidden: int, batch: int, seq: int, inputs: str, sec
     params = [p for part in parts.values() for p in part.parameters()]
     adam = torch.optim.Adam(params, lr=2e-3, betas=(0.9, 0.99), fused=True)
     windows = torch.randint(V, (16, seq + 1, batch))
-    carried = tuple(torch.zeros(layers, batch, hidden) for _ in "hc")
+    recurrent_state = tuple(torch.zeros(layers, batch, hidden) for _ in "hc")
     count = 0
 
     def step() -> float:
-        nonlocal carried, count
+        nonlocal recurrent_state, count
         ids = windows[count % len(windows)]
         count += 1
         x = parts["embedding"](ids[:-1]) if inputs == "embedding" else functional.one_hot(ids[:-1], V).float()
-        y, (h, c) = parts["lstm"](x, carried)
-        carried = h.detach(), c.detach()
+        y, (h, c) = parts["lstm"](x, recurrent_state)
+        recurrent_state = h.detach(), c.detach()
         loss = functional.cross_entropy(parts["out"](y).view(-1, V), ids[1:].reshape(-1))
         adam.zero_grad()
         loss.backward()
@@ -109,10 +111,10 @@ def products(layers: int, hidden: int, batch: int, seq: int, threads: str, secon
         blas.prepare()
     import numpy as np
 
-    from charlstm.nn import parallel
+    from charlstm.nn import threads
 
-    parts = parallel.parts_for(batch, blas.cores()) if threads == "streams" else 1
-    sizes = [s.stop - s.start for s in parallel.split(batch, parts)]
+    parts = threads.shards_for(batch, blas.cores()) if threads == "streams" else 1
+    sizes = [s.stop - s.start for s in threads.split(batch, parts)]
 
     def jobs(N: int, feature_major: bool) -> list[tuple[Any, Any, Any]]:
         """The products of a step for N streams, as (left, right, out)."""
@@ -161,13 +163,14 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
     blas.prepare()
     import numpy as np
 
-    from charlstm import sampling
+    from charlstm.inference import sampling
     from charlstm.nn import model
+    from charlstm.nn.config import ModelConfig
     from charlstm.settings import SampleConfig
-    from charlstm.vocabulary import Vocabulary
+    from charlstm.text.vocabulary import Vocabulary
 
-    config = model.ModelConfig(V, hidden, layers)
-    writer = sampling.Writer(config, model.init(config, np.random.default_rng(1)), Vocabulary(CHARACTERS))
+    config = ModelConfig(V, hidden=hidden, layers=layers)
+    writer = sampling.CharModel(config, model.init(config, np.random.default_rng(1)), Vocabulary(CHARACTERS))
 
     def text(length: int) -> Iterator[list[str]]:
         return sampling.generate(
@@ -201,12 +204,12 @@ def sample_torch(layers: int, hidden: int, n: int, kind: str, threads: int, seco
 
     @torch.inference_mode()
     def piece() -> list[list[str]]:
-        nonlocal ids, carried, states
+        nonlocal ids, recurrent_state, states
         texts = []
         for _ in range(PIECE):
             y = embedding(ids)
             if kind == "nn.LSTM":
-                y, carried = lstm(y[None], carried)
+                y, recurrent_state = lstm(y[None], recurrent_state)
                 y = y[0]
             else:
                 for k, cell in enumerate(cells):
@@ -218,7 +221,7 @@ def sample_torch(layers: int, hidden: int, n: int, kind: str, threads: int, seco
         return texts
 
     ids = torch.zeros(n, dtype=torch.long)
-    carried = (torch.zeros(layers, n, hidden), torch.zeros(layers, n, hidden))
+    recurrent_state = (torch.zeros(layers, n, hidden), torch.zeros(layers, n, hidden))
     states = [(torch.zeros(n, hidden), torch.zeros(n, hidden)) for _ in cells]
     return median_s(piece, seconds) / PIECE
 

@@ -14,16 +14,19 @@ import os
 from pathlib import Path
 from unittest import mock
 
-from charlstm.cli import ORDER
-from charlstm.cli import main as charlstm
+from charlstm.cli.app import ORDER
+from charlstm.cli.app import main as charlstm
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 INTRODUCTION = """# Commands
 
-What `charlstm --help` and `charlstm COMMAND --help` say, at 100 columns. In brackets stand the default and the environment variable that an option can be set by; an option that is typed stands above it.
-`charlstm --install-completion` teaches your shell (bash, zsh, fish) to complete commands, options, the names of runs and texts, and paths, at the press of Tab. A mistyped word is answered with the one that was probably meant.
+This page shows what `charlstm --help` and `charlstm COMMAND --help` print at 100 columns. Brackets contain the default
+of an option and the environment variable that sets it. An option on the command line overrides the variable.
 
-This page is written by `python -m tests.experiments.commands --write`.
+`charlstm --install-completion` teaches your shell (bash, zsh, fish) to complete commands, options, paths, and the names
+of runs and texts. If you mistype a word, charlstm suggests the one that you probably meant.
+
+`python -m tests.experiments.commands --write` generates this page.
 """
 
 

@@ -23,8 +23,11 @@ blas.prepare()
 
 import numpy as np  # noqa: E402
 
-from charlstm import checkpoint, corpus, errors, events, session  # noqa: E402
-from charlstm.settings import Budget, Habits, TrainConfig  # noqa: E402
+from charlstm import errors, events, launch  # noqa: E402
+from charlstm.settings import Budget, RunOptions, TrainConfig, TrainRequest  # noqa: E402
+from charlstm.storage import checkpoint  # noqa: E402
+from charlstm.text.sources import bundled_path  # noqa: E402
+from charlstm.training.control import Stop  # noqa: E402
 
 AXES: dict[str, tuple[Any, ...]] = {
     "lr": (1e-4, 1e-2, 1.0, 1e2, 1e4),
@@ -64,14 +67,13 @@ def settings(runs: int, seed: int) -> list[dict[str, Any]]:
 def run(setting: dict[str, Any], text: Path, folder: Path) -> Outcome:
     """One short run, through everything that a user's goes through."""
     scale = setting["scale"]
-    wishes = {"hidden": 16, "eval_every": 20} | {k: v for k, v in setting.items() if k != "scale"}
-    config = TrainConfig(**wishes)
+    overrides = {"hidden": 16, "eval_every": 20} | {k: v for k, v in setting.items() if k != "scale"}
+    config = TrainConfig(**overrides)
     steps = min(MOST_STEPS, max(FEWEST_STEPS, CHARS_A_RUN // (config.batch * config.seq)))
-    habits, budget = Habits(preview_every_s=0), Budget(steps=steps)
-    made = session.start(
-        [str(text)], wishes, budget, folder, habits, session.Stop(), name="grid", if_exists="overwrite"
-    )
-    for weights in (made.state.params, made.state.good):
+    options, budget = RunOptions(preview_every_s=0, threads=1), Budget(steps=steps)
+    request = TrainRequest((str(text),), overrides, budget, options, folder, "grid", if_exists="overwrite")
+    made = launch.start(request, Stop())
+    for weights in (made.state.params, made.state.snapshot):
         for name in weights:
             if not name.endswith("b"):
                 weights[name] *= scale
@@ -83,7 +85,7 @@ def run(setting: dict[str, Any], text: Path, folder: Path) -> Outcome:
             for event in made.run():
                 seen.append(event)
                 if isinstance(event, events.Started):
-                    letters = event.letters_nats
+                    letters = event.unigram_nats
                 if isinstance(event, events.Finished):
                     sentence = event.hint
     except errors.CharlstmError as error:
@@ -136,7 +138,7 @@ def main() -> int:
     outcomes, began = [], time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
-        source = Path(corpus.shipped("corpora", "fables.txt"))
+        source = Path(bundled_path("corpora", "fables.txt"))
         text.write_text(source.read_text(encoding="utf-8")[:TEXT_CHARS], encoding="utf-8")
         for setting in settings(options.runs, options.seed):
             outcomes.append(run(setting, text, Path(folder)))

@@ -30,10 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import checkpoint, corpus, state, training
-from charlstm.cli import main as charlstm
+from charlstm.cli.app import main as charlstm
 from charlstm.errors import CheckpointError
 from charlstm.settings import TrainConfig
+from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import loop, state
 
 SLOW_S, HANGS_S, MUCH_MB = 2.0, 15.0, 300
 """A command that is slow by the clock is run again, because a busy machine is slow once and a hang is there again; after so long it is killed."""
@@ -60,8 +62,8 @@ def good(folder: Path) -> Path:
     text.write_text("the cat sat on the mat, and the dog ate it all.\n" * 30, encoding="utf-8")
     found = corpus.read([str(text)])
     run, _ = state.begin(found, TrainConfig(hidden=6, layers=1, batch=2, seq=8))
-    run.plan.end(12, 4, 16, 100)
-    for _ in training.train(run, *found.split(0.1)):
+    run.schedule.end(12, 4, 16, 100)
+    for _ in loop.train(run, *found.split(0.1)):
         pass
     path = folder / "good.npz"
     checkpoint.save_run(path, run)
@@ -204,7 +206,13 @@ def npy(array: np.ndarray, *, allow_pickle: bool = False) -> bytes:
 def numbers(path: Path) -> list[np.ndarray]:
     """Every array of a run."""
     run = checkpoint.load_run(path)
-    return [*run.params.values(), *run.slots.values(), *run.good.values(), run.carried.h, run.carried.c]
+    return [
+        *run.params.values(),
+        *run.slots.values(),
+        *run.snapshot.values(),
+        run.recurrent_state.h,
+        run.recurrent_state.c,
+    ]
 
 
 def megabytes(used: resource.struct_rusage) -> float:

@@ -32,8 +32,7 @@ blas.prepare()
 import numpy.random  # noqa: E402, F401  # here once, and not in each process
 
 from charlstm import session  # noqa: E402
-from charlstm.cli import main as charlstm  # noqa: E402
-from charlstm.display import lines  # noqa: E402, F401
+from charlstm.cli.app import main as charlstm  # noqa: E402
 from tests import faults  # noqa: E402
 
 TRAIN = [

@@ -15,6 +15,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,26 +27,28 @@ blas.prepare()
 
 import numpy as np  # noqa: E402
 
-from charlstm import corpus  # noqa: E402
 from charlstm.display import curve  # noqa: E402
+from charlstm.text import corpus  # noqa: E402
+from charlstm.text.sources import find  # noqa: E402
 from tests.mistakes import ALL, NAMES, NONE, Mistakes, Row, only, train  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "nan.md"
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
+PAGE_WIDTH = 120
 HIDDEN, SEQ, LR = 100, 100, 0.1
 
 TITLES = {
-    "sigmoid_slope": "the sigmoid's slope taken of its activation",
-    "tanh_slope": "tanh's slope taken of its activation",
-    "state_swapped": "h and c swapped on the way in",
-    "position_fed": "the position fed in place of the character",
-    "gradient_carried": "a gradient carried in from another window",
-    "window_overrun": "the last, shorter window run at full length",
-    "softmax_unshifted": "softmax without its shift",
-    "biases_drawn": "biases drawn like weights",
-    "gradients_summed": "gradients summed over 100 steps, no clipping",
+    "sigmoid_slope": "sigmoid slope",
+    "tanh_slope": "tanh slope",
+    "state_swapped": "h and c swapped",
+    "position_fed": "position as input",
+    "gradient_carried": "stale gradient",
+    "window_overrun": "window overrun",
+    "softmax_unshifted": "unshifted softmax",
+    "biases_drawn": "random biases",
+    "gradients_summed": "summed gradients",
 }
-"""Each mistake in words; the names that the page uses too."""
+"""The name of each mistake, in the tables and in the headings of the page."""
 
 SLOPES = ("sigmoid_slope", "tanh_slope")
 
@@ -59,7 +62,7 @@ QUANTITIES: tuple[tuple[str, Callable[[Row], float]], ...] = (
 
 PANEL_WIDTH, PANEL_HEIGHT = 21, 3
 LAST = 50
-"""Steps that the loss at the end is the mean of."""
+"""The final loss is the mean over this many last steps."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,11 @@ def span(values: Sequence[float]) -> str:
     """The lowest and the highest of some numbers, or the one that both are; what is not finite is left out."""
     finite = [value for value in values if math.isfinite(value)]
     low, high = (number(min(finite)), number(max(finite))) if finite else ("–", "–")
-    return low if low == high else f"{low} … {high}"
+    return low if low == high else f"{low}–{high}"
 
 
 def row_of_table(title: str, runs: Sequence[Run], steps: int) -> str:
-    """Title, outcome, loss, |c|, gradient, weights: a Markdown row over all seeds."""
+    """One Markdown row over all seeds: title, outcome, what broke first, loss, |c|, gradient, weights."""
 
     def largest(value: Callable[[Row], float]) -> str:
         return span([max((v for v in map(value, run.rows) if math.isfinite(v)), default=math.nan) for run in runs])
@@ -177,17 +180,19 @@ def row_of_table(title: str, runs: Sequence[Run], steps: int) -> str:
     outcome = f"finite for {steps:,} steps"
     if broke:
         numbers = sorted({run.broke_at for run in broke if run.broke_at is not None})
-        at = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} … {numbers[-1]:,}"
-        outcome = f"**NaN** at step {at}" + (f" ({len(broke)} of {len(runs)} seeds)" if len(broke) < len(runs) else "")
-        outcome += f"; first the {' or '.join(sorted({run.first for run in broke}))}"
+        at = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,}–{numbers[-1]:,}"
+        outcome = f"**NaN** at {at}" + (f" ({len(broke)} of {len(runs)} seeds)" if len(broke) < len(runs) else "")
+    first = " or ".join(sorted({run.first for run in broke})) or "–"
     ends = [float(np.mean([row.loss_nats for row in run.rows[-LAST:] if math.isfinite(row.loss_nats)])) for run in runs]
-    return f"| {title} | {outcome} | {span(ends)} | " + " | ".join(largest(v) for _, v in QUANTITIES[1:]) + " |"
+    return (
+        f"| {title} | {outcome} | {first} | {span(ends)} | " + " | ".join(largest(v) for _, v in QUANTITIES[1:]) + " |"
+    )
 
 
 def table(variants: Sequence[Variant], runs: dict[tuple[Variant, int], Run], steps: int, seeds: int, head: str) -> str:
     """A Markdown table of a group of variants."""
-    lines = [f"| {head} | outcome | loss at the end | largest \\|c\\| | largest gradient | largest weights |"]
-    lines.append("|---" * 6 + "|")
+    lines = [f"| {head} | outcome | first | final loss | largest \\|c\\| | largest gradient | largest weights |"]
+    lines.append("|---" * 7 + "|")
     lines += [row_of_table(v.title, [runs[v, seed] for seed in range(1, seeds + 1)], steps) for v in variants]
     return "\n".join(lines)
 
@@ -244,22 +249,29 @@ def report(text: str, steps: int, seeds: int, jobs: int) -> str:
         runs = dict(zip(tasks, (future.result() for future in futures), strict=True))
     return "\n\n".join(
         [
-            f"{len(text):,} characters of text, {V} different ones, windows of {SEQ}, {steps:,} steps, seeds 1 to {seeds}: the "
-            f"lowest … the highest over the seeds. Guessing at random costs ln {V} = {math.log(V):.2f} nats a character, guessing "
-            f"by letter frequencies {-(shares @ np.log(shares)):.2f}. The loss at the end is the mean of the last {LAST} steps.",
-            "**Each mistake by itself, gradients as a mean:**",
+            textwrap.fill(
+                f"{len(text):,} characters of text, {V} of them distinct, windows of {SEQ}, {steps:,} steps. Ranges are over "
+                f"seeds 1 to {seeds}. The uniform baseline is ln {V} = {math.log(V):.2f} nats per character, the unigram "
+                f"baseline {-(shares @ np.log(shares)):.2f}. The final loss is the mean of the last {LAST} steps. The column "
+                '"first" names the first quantity that was not finite. "NaN at N" gives the step.',
+                PAGE_WIDTH,
+            ),
+            "**Each mistake on its own, gradients as a mean:**",
             table(groups[0], runs, steps, seeds, "mistake"),
             "**The same with gradients summed over the window:**",
             table(groups[1], runs, steps, seeds, "mistake beside the sum"),
-            "**The last steps of the two that break by themselves** (seed 1):",
+            "**The last steps of the two that break on their own** (seed 1):",
             last_steps([(TITLES[name], runs[Variant(TITLES[name], only(name)), 1]) for name in SLOPES]),
-            "**All of them, and one put right at a time:**",
+            "**All of them, and all but one:**",
             table(groups[2], runs, steps, seeds, "mistakes"),
-            "**`charlstm` itself**, the same text and setting; a mean at rate 10 takes steps as long as a sum at 0.1:",
-            "| rate | exit status | went back to good weights | loss at the end | all numbers on disk finite |\n|---|---|---|---|---|\n"
+            "**`charlstm` itself**, same text and setting. A mean at rate 10 takes steps as long as a sum at 0.1:",
+            "| rate | exit status | rolled back | final loss | all numbers on disk finite |\n|---|---|---|---|---|\n"
             + "\n".join(measure_charlstm(text, steps, lr) for lr in (LR, LR * SEQ)),
-            "**Curves** (seed 1; loss on a plain axis, the other three on logarithmic ones; each from its first step to its last "
-            "finite one, with its lowest … highest):",
+            textwrap.fill(
+                "**Curves** (seed 1). The loss has a linear axis, the other three have logarithmic ones. Each curve runs "
+                "from the first step to the last finite one. Above it are its lowest and highest value.",
+                PAGE_WIDTH,
+            ),
             "```text\n" + "\n\n".join(curves(v.title, runs[v, 1]) for v in [*groups[0], groups[2][0]]) + "\n```",
         ]
     )
@@ -283,7 +295,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=blas.cores())
     parser.add_argument("--write", action="store_true", help="put the result into docs/nan.md")
     given = parser.parse_args()
-    found = corpus.read(corpus.find([given.text]))
+    found = corpus.read(find([given.text]))
     text = "".join(found.vocabulary.characters[i] for i in found.ids[: given.chars])
     measured = report(text, given.steps, given.seeds, given.jobs)
     print(measured)

@@ -20,10 +20,11 @@ blas.prepare()
 from rich.console import Console  # noqa: E402
 from rich.terminal_theme import SVG_EXPORT_THEME  # noqa: E402
 
-from charlstm import events, session  # noqa: E402
+from charlstm import events, launch  # noqa: E402
 from charlstm.display import screen  # noqa: E402
-from charlstm.display.standing import Standing  # noqa: E402
-from charlstm.settings import Budget, Habits  # noqa: E402
+from charlstm.display.view import RunView  # noqa: E402
+from charlstm.settings import Budget, RunOptions, TrainRequest  # noqa: E402
+from charlstm.training.control import Stop  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLUMNS, ROWS = 100, 24
@@ -31,12 +32,14 @@ WRITTEN_CHARS = 300
 """The picture is taken once so much of a sample was written, where a line ends."""
 
 
-def watch(text: str, seconds: float, whole_s: float) -> Standing:
+def watch(text: str, seconds: float, whole_s: float) -> RunView:
     """Train on a text for a whole time, and stop when so many seconds of it are gone and a sample is there to be seen."""
-    stop, run = session.Stop(), Standing()
-    habits = Habits(preview_every_s=10.0, stream_preview=True, threads=blas.cores())
+    stop, run = Stop(), RunView()
+    options = RunOptions(preview_every_s=10.0, stream_preview=True, threads=blas.cores())
     with tempfile.TemporaryDirectory() as folder:
-        begun = session.start([text], {}, Budget(minutes=whole_s / 60), Path(folder), habits, stop)
+        begun = launch.start(
+            TrainRequest((text,), budget=Budget(minutes=whole_s / 60), options=options, folder=Path(folder)), stop
+        )
         for event in begun.run():
             if isinstance(event, events.Finished):
                 break
@@ -47,7 +50,7 @@ def watch(text: str, seconds: float, whole_s: float) -> Standing:
     return run
 
 
-def picture(run: Standing) -> str:
+def picture(run: RunView) -> str:
     """The screen as SVG."""
     console = Console(
         file=io.StringIO(), record=True, width=COLUMNS, height=ROWS, force_terminal=True, color_system="standard"

@@ -20,13 +20,14 @@ from charlstm import blas
 
 blas.prepare()
 
-from charlstm import batches, corpus, evaluation, events, session, state, training  # noqa: E402
+from charlstm import events, session  # noqa: E402
+from charlstm.inference import evaluation  # noqa: E402
 from charlstm.nn import lstm, model, optim  # noqa: E402
 from charlstm.settings import TrainConfig  # noqa: E402
+from charlstm.text import batches, corpus  # noqa: E402
+from charlstm.training import loop, state  # noqa: E402
 
-MODULES = {
-    m.__name__.rpartition(".")[2]: m for m in (batches, evaluation, lstm, model, optim, session, state, training)
-}
+MODULES = {m.__name__.rpartition(".")[2]: m for m in (batches, evaluation, lstm, model, optim, session, state, loop)}
 EVALUATIONS = 4
 
 
@@ -53,9 +54,9 @@ def learn(text: str, steps: int, seed: int, variant: str) -> dict[str, Any]:
     config = TrainConfig(**{"seed": seed} | values)
     run, _ = state.begin(read, config, blas.cores())
     train_ids, val_ids = read.split(config.val_fraction)
-    run.plan.end(steps, -(-steps // EVALUATIONS), config.batch * config.seq, len(val_ids))
+    run.schedule.end(steps, -(-steps // EVALUATIONS), config.batch * config.seq, len(val_ids))
     began, cell_max = time.monotonic(), 0.0
-    for event in training.train(run, train_ids, val_ids, blas.cores()):
+    for event in loop.train(run, train_ids, val_ids, blas.cores()):
         if isinstance(event, events.Progress):
             cell_max = max(cell_max, event.cell_max)
     seconds = time.monotonic() - began

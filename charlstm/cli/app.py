@@ -1,0 +1,262 @@
+"""The command line interface: parse arguments, call the API, render the result, exit.
+
+NumPy and everything that depends on it are imported only once a command is about to run, which keeps ``--help`` fast.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from charlstm import __version__, blas
+from charlstm.cli import help as helptext
+from charlstm.cli import hints, signals
+from charlstm.cli.options import (
+    JSON,
+    SAMPLE_DEFAULTS,
+    Checkpoints,
+    Count,
+    Encoding,
+    Interactive,
+    Length,
+    Lines,
+    Novelty,
+    Output,
+    Prompt,
+    PromptFile,
+    Run,
+    SampleSeed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    UnknownOption,
+    complete_run,
+    complete_text,
+    option,
+)
+from charlstm.cli.train import resume, train
+from charlstm.errors import CharlstmError, UsageError
+from charlstm.nn.config import Range
+from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
+
+ORDER = ("train", "sample", "resume", "info", "eval")
+"""The order in which ``--help`` lists the commands."""
+
+
+class _Command(TyperCommand):
+    """A command whose help is formatted by `help`."""
+
+    def get_help(self, ctx: Any) -> str:
+        return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
+
+
+class _Program(TyperGroup):
+    """The group of all commands, listed in `ORDER`, with help formatted by `help`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def get_help(self, ctx: Any) -> str:
+        commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
+        return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="charlstm",
+    cls=_Program,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program and return its exit status; every error becomes one sentence on stderr."""
+    _reopen_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may have characters that stdout can't encode
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        result = app(argv, standalone_mode=False, prog_name="charlstm")
+        return result if isinstance(result, int) else 0
+    except CharlstmError as error:
+        return _fail(hints.spell(str(error)), error.exit_status)
+    except typer.TyperException as error:
+        return _fail(hints.explain(error, sys.argv[1:] if argv is None else argv), error.exit_code)
+    except SystemExit as leaving:  # Typer exits this way when a pipe is closed
+        return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return signals.SIGNALS["SIGINT"]
+    except OSError as error:
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _reopen_closed_streams() -> None:
+    """Open os.devnull for closed standard streams, so that no file gets descriptor 0, 1 or 2 and with it stray output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _fail(sentence: str, status: int) -> int:
+    with suppress(OSError, ValueError):  # without a usable stderr, the exit status still reports it
+        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+    return status
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    context: typer.Context,
+    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+) -> None:
+    """Train a character-level LSTM on any text, and generate new text in its style.
+
+    Training shows its progress, saves checkpoints as it runs, and can be stopped at any time.
+    """
+    if show:
+        print(f"charlstm {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:  # stdout is reserved for the output of a command
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+
+
+app.command(cls=_Command)(train)
+app.command(cls=_Command)(resume)
+
+
+@app.command(cls=_Command)
+def sample(
+    run: Run = None,
+    temp: Temperature = SAMPLE_DEFAULTS.temperature,
+    top_k: TopK = SAMPLE_DEFAULTS.top_k,
+    top_p: TopP = SAMPLE_DEFAULTS.top_p,
+    seed: SampleSeed = None,
+    length: Length = None,
+    lines: Lines = SAMPLE_DEFAULTS.lines,
+    stop: Stop = SAMPLE_DEFAULTS.stop,
+    prompt: Prompt = SAMPLE_DEFAULTS.prompt,
+    prompt_file: PromptFile = None,
+    unknown: UnknownOption = SAMPLE_DEFAULTS.unknown,
+    count: Count = 1,
+    novelty: Novelty = False,
+    interactive: Interactive = False,
+    json: JSON = False,
+    output: Output = None,
+    checkpoints: Checkpoints = RUNS,
+) -> int:
+    """Generate new text from a run.
+
+    charlstm sample --temp 0.8                                   # sample the newest run
+    charlstm sample trumptweets --prompt "I will " --lines 1     # continue a prompt
+    charlstm sample --lines 5 --output today.txt                 # write a file, never a partial one
+    """
+    if length is None:
+        length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
+    if interactive:
+        _refuse_beside("-i", {
+            "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
+        })  # fmt: skip
+    settings = SampleConfig(
+        temperature=temp,
+        top_k=top_k,
+        top_p=top_p,
+        length=length,
+        stop=stop,
+        lines=lines,
+        unknown=unknown,
+        prompt=prompt,
+    )
+    if output is None:
+        signals.need_stdout()
+    blas.prepare()
+    with signals.leaving_on_signals():
+        if interactive:
+            from charlstm.cli.interactive import converse
+
+            return converse(run, checkpoints, settings, seed)
+        from charlstm.cli.sample import write_samples
+
+        return write_samples(
+            run, checkpoints, settings, count, seed,
+            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
+        )  # fmt: skip
+
+
+@app.command(cls=_Command)
+def info(
+    run: Run = None,
+    json: JSON = False,
+    plot: Annotated[
+        Path | None,
+        option("--plot", "Draw the curves in this .png or .svg file (needs matplotlib).", show_default=False),
+    ] = None,
+    checkpoints: Checkpoints = RUNS,
+) -> int:
+    """Show a run: model, text, settings, curves, health, size. Without RUN, show the newest one and list all runs.
+
+    charlstm info                        # show the newest run and list all
+    charlstm info trumptweets --json     # print JSON, for programs
+    charlstm info trumptweets --plot curves.svg
+    """
+    signals.need_stdout()
+    blas.prepare()
+    from charlstm.cli.info import write_info
+
+    return write_info(run, checkpoints, as_json=json, plot=plot)
+
+
+@app.command("eval", cls=_Command)
+def evaluate(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
+    ],
+    corpora: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT", help="Texts, as for 'train'.", show_default=False, autocompletion=complete_text),
+    ],
+    context: Annotated[
+        int, option("--context", "Reset the state every N characters, as models with a fixed context do (0: never).")
+    ] = 0,
+    show: Annotated[
+        bool,
+        option("--show", "Print the text, with each character coloured by how unexpected it is.", show_default=False),
+    ] = False,
+    json: JSON = False,
+    unknown: UnknownOption = "error",
+    encoding: Encoding = "utf-8",
+    checkpoints: Checkpoints = RUNS,
+) -> int:
+    """Measure how well a run predicts a text, in nats and bits per character.
+
+    charlstm eval trumptweets newtweets.txt              # print the loss
+    charlstm eval trumptweets newtweets.txt --show       # print the text in colours
+    """
+    require("context", context, Range(0))
+    signals.need_stdout()
+    blas.prepare()
+    from charlstm.cli.evaluate import write_eval
+
+    return write_eval(run, checkpoints, corpora, encoding, context, unknown, show=show, as_json=json)
+
+
+def _refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Reject options that can't be combined with this one."""
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")

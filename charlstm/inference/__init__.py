@@ -1,0 +1,1 @@
+"""What a trained model does: sample text, score text; and its baselines."""

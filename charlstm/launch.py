@@ -1,0 +1,224 @@
+"""Turns a request into a session: finds or starts the run, reads its text, chooses its settings, takes its lock."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from charlstm.errors import CharlstmError, CorpusError, UsageError
+from charlstm.session import Session
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TrainConfig, TrainRequest
+from charlstm.storage import checkpoint, pretrained
+from charlstm.storage.lock import Lock
+from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
+from charlstm.text import corpus
+from charlstm.text.sources import STDIN, default_name, find
+from charlstm.text.vocabulary import Vocabulary, describe_some
+from charlstm.training import loop
+from charlstm.training.autoconfig import choose, choose_for_pretrained
+from charlstm.training.budget import take_budget
+from charlstm.training.control import Stop
+from charlstm.training.fingerprint import fingerprint
+from charlstm.training.state import Pretrained, TrainState, begin
+
+MOST_HELD_OUT = 1_000_000
+"""Default maximum of held-out characters, because every evaluation reads all of them."""
+
+
+def start(request: TrainRequest, stop: Stop) -> Session:
+    """Start a run on texts; if the run exists, refuse, resume or overwrite it, as the request says.
+
+    Args:
+        request: everything that the user asked for.
+        stop: set its `reason` to end training.
+
+    Raises:
+        UsageError: a setting is invalid, or the run already exists and may not be touched.
+        CorpusError: a text can't be found, read or decoded.
+        CheckpointError: the file of the run, or of the pretrained weights, can't be used.
+        LockedError: another process is training the run.
+        CharlstmError: the checkpoint folder can't be created.
+    """
+    sources = find(request.texts)
+    name = default_name(sources) if request.name is None else request.name
+    check_name(name)
+    path = request.folder / (name + SUFFIX)
+    if path.exists() and request.if_exists == "fail":
+        raise _exists(name, path)
+    old = checkpoint.load(path) if path.exists() and request.if_exists in ("resume", "update") else None
+    text = corpus.read(sources, old.text.encoding if old else request.encoding)
+    notes = []
+    if old is not None:
+        if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
+            return _resume_as_requested(request, name, text, stop)
+        notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
+        request = replace(request, init_from=name)
+    run, text, more_notes = _new_run(request, text)
+    _make_folder(request.folder)
+    lock = Lock(path)
+    if request.if_exists == "fail" and path.exists():  # another process created it while the text was read
+        lock.release()
+        raise _exists(name, path)
+    train_ids, val_ids = text.split(run.config.val_fraction)
+    session = Session(name, path, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
+    return _with_budget(session, request.budget)
+
+
+def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, corpus.Corpus, list[str]]:
+    """Build a run before its first step, with the settings that the user left open chosen to suit text, budget and machine.
+
+    Returns:
+        the run; its text, in the run's vocabulary; and notes for the user.
+    """
+    overrides = dict(request.overrides)
+    if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
+        overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
+    train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
+    weights, note = _weights(request, text, train_ids)
+    notes = [note]
+    if weights is not None:
+        text, note = text.joined(weights.model.vocabulary)
+        notes.append(note)
+        choice = choose_for_pretrained(weights.model.config, overrides)
+    else:
+        choice = choose(len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores)
+    run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
+    return run, text, [note for note in (*notes, choice.why, *more_notes) if note]
+
+
+def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
+    """Return the weights to start from, None for random ones; and a note for the user.
+
+    Raises:
+        UsageError: the run does not exist, or does not have the size that was asked for.
+        CheckpointError: its file can't be used.
+    """
+    name, overrides = request.init_from, request.overrides
+    if name == NONE or (
+        name == AUTO and {"hidden", "layers"} & overrides.keys()
+    ):  # a size asks for a model of that size
+        return None, ""
+    if name == AUTO:
+        return pretrained.for_text(text, train_ids)
+    weights = pretrained.from_run(name, request.folder)
+    for key in ("hidden", "layers"):
+        value = getattr(weights.model.config, key)
+        if overrides.get(key, value) != value:
+            raise UsageError(
+                f"`{key}` {overrides[key]} does not match the weights of {name!r}: leave it out, or use {value}"
+            )
+    return weights, f"starts from the weights of {name!r}"
+
+
+def _resume_as_requested(request: TrainRequest, name: str, text: corpus.Corpus, stop: Stop) -> Session:
+    """Resume a run on a text that was read, with a note on the settings of the request that the run does not have."""
+    resumed = resume(ResumeRequest(name, request.budget, request.options, request.folder), stop, text)
+    resumed.notes += _left_out(request.overrides, resumed.state.config)
+    return resumed
+
+
+def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None) -> Session:
+    """Resume a run from its file, on the text that it was trained on.
+
+    Args:
+        request: everything that the user asked for.
+        stop: set its `reason` to end training.
+        text: its text; None: read it again.
+
+    Raises:
+        UsageError: the run does not exist.
+        CheckpointError: its file can't be used.
+        CorpusError: its text is missing or has changed.
+        LockedError: another process is training it.
+    """
+    path = find_run(request.run, request.folder, best=False)
+    if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
+        path = path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX)
+    lock = Lock(path)
+    run = checkpoint.load_run(path)
+    name = path.name.removesuffix(SUFFIX)
+    text = _same_text(run, name, text)
+    notes = []
+    if run.arithmetic not in ("", fingerprint()):
+        notes.append(
+            "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
+            "training continues, but not bit-identically"
+        )
+    run.arithmetic = fingerprint()
+    train_ids, val_ids = text.split(run.config.val_fraction)
+    session = Session(name, path, run, train_ids, val_ids, notes, True, request.options, stop, lock)
+    return _with_budget(session, request.budget)
+
+
+def _same_text(run: TrainState, name: str, text: corpus.Corpus | None) -> corpus.Corpus:
+    """Check that a text is that of a run; read it again if it is not given.
+
+    Raises:
+        UsageError: it came from standard input.
+        CorpusError: it is missing or has changed.
+    """
+    if text is None:
+        if STDIN in run.text.sources:
+            raise UsageError(
+                f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
+            )
+        text = corpus.read(find(run.text.sources), run.text.encoding)
+    if text.info.sha256 != run.text.sha256:
+        raise CorpusError(
+            f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
+            f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
+        )
+    return text
+
+
+def _what_changed(then: corpus.TextInfo, vocabulary: Vocabulary, now: corpus.Corpus) -> str:
+    """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
+    known = set(vocabulary.characters)
+    if now.info.chars > then.chars and now.begins_with(then):
+        return f"{now.info.chars - then.chars:,} characters were appended"
+    if now.info.chars != then.chars:
+        return f"{then.chars:,} characters then, {now.info.chars:,} now"
+    if new := [c for c in now.vocabulary.characters if c not in known]:
+        return f"it now contains {describe_some(new)}"
+    return f"it still has {then.chars:,} characters, but not the same ones"
+
+
+def _exists(name: str, path: Path) -> UsageError:
+    return UsageError(
+        f"the run {name!r} already exists ({path}): continue it with 'charlstm resume {name}', "
+        f"set `if_exists` to resume or overwrite, or choose another `name`"
+    )
+
+
+def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:
+    """Return a note on requested settings that a resumed run ignores."""
+    told = [
+        f"`{key}` {value} (the run has {getattr(config, key)})"
+        for key, value in overrides.items()
+        if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
+    ]
+    return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CharlstmError(
+            f"the folder {folder} can't be created ({error.strerror}): choose another with `checkpoints`"
+        ) from error
+
+
+def _with_budget(session: Session, budget: Budget) -> Session:
+    goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
+    # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
+    unjudged = not goes_on and loop.evaluation_is_due(session.state)
+    session.idle = not goes_on and not unjudged
+    if note and not unjudged:
+        session.notes.append(note)
+    return session

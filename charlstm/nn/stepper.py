@@ -1,0 +1,82 @@
+"""The model one character at a time, for sampling: no tape, and weights arranged for small products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from charlstm.nn import lstm
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.model import layer_names, part
+from charlstm.nn.types import Array, Arrays, Ids
+
+
+class Stepper:
+    """The model one character at a time, for N streams, with its own state and buffers; the state starts at zero.
+
+    The weights are rearranged once. The product of a one-hot character with W becomes a row lookup that includes the bias. The h of
+    all layers share one array, so that W and U of a layer above the first need a single product, with a slice of that array.
+    """
+
+    def __init__(self, params: Arrays, config: ModelConfig, N: int) -> None:
+        """Rearrange the weights for N streams."""
+        H, L, dtype = config.hidden, config.layers, params["out.b"].dtype
+        self.h = np.zeros((N, L * H), dtype)
+        self.cells: list[Cell] = []
+        self.biases: list[Array] = []
+        for k, name in enumerate(layer_names(config)):
+            W, U, b = (lstm.by_gate(value) for value in part(params, name).values())
+            weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above the first layer (4, H, 2H)
+            own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
+            inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
+            self.cells.append(Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
+            self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
+            if k == 0:
+                x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
+                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
+        self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
+        self.projection: Array | None = params["out.P"] if config.embedding else None
+        self.logits = np.empty((config.vocabulary, N), dtype)
+
+    def step(self, ids: Ids) -> Array:
+        """Feed one character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
+        self.cells[0].step(self.rows[ids].swapaxes(0, 1))
+        for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
+            cell.step(bias)
+        y = self.cells[-1].h.T
+        np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
+        np.add(self.logits, self.top_bias, out=self.logits)
+        return self.logits
+
+
+class Cell:
+    """One layer, one step at a time, for sampling: it owns its state, and makes weights and views once."""
+
+    def __init__(self, weights: Array, inputs: Array, h: Array, c: Array) -> None:
+        """Set up a layer that updates its state, h and c, in place.
+
+        Args:
+            weights: (4, K, H), the right operand of the product with the inputs, laid out by `by_gate`.
+            inputs: (N, K), read at every step; h is usually a part of it.
+            h: (N, H).
+            c: (N, H).
+        """
+        N, H = h.shape
+        self.inputs, self.h, self.c = inputs, h, c
+        self.weights = lstm.product_blocks(weights, N)
+        self.z = np.empty((4, N, H), h.dtype)
+        self.z_blocks = lstm.in_blocks(self.z, self.weights.shape[1])
+        self.half = h.dtype.type(0.5)
+        self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
+
+    def step(self, rest: Array) -> None:
+        """Apply the forward equations once; `rest` (4, N, H) is the part of z that is not inputs times weights."""
+        np.matmul(self.inputs, self.weights, out=self.z_blocks)
+        np.add(self.z, rest, out=self.z)
+        np.tanh(self.z, out=self.z)
+        np.multiply(self.ifo, self.half, out=self.ifo)
+        np.add(self.ifo, self.half, out=self.ifo)
+        np.multiply(self.c, self.f, out=self.c)
+        np.multiply(self.i, self.g, out=self.i)
+        np.add(self.c, self.i, out=self.c)
+        np.tanh(self.c, out=self.h)
+        np.multiply(self.h, self.o, out=self.h)

@@ -1,0 +1,59 @@
+"""Data parallelism: how the streams of a batch are split into parts, and a pool of threads.
+
+The split determines the rounding, so it is a setting of the run. The number of threads or processes has no influence on the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+MIN_STREAMS = 8
+"""Minimum number of streams in a part; with fewer, a second core does not pay off."""
+
+T = TypeVar("T")
+
+
+def shards_for(N: int, threads: int) -> int:
+    """Return the number of parts for N streams on this many threads."""
+    return max(1, min(threads, N // MIN_STREAMS))
+
+
+def split(N: int, parts: int) -> list[slice]:
+    """Split N streams into slices whose sizes differ by at most one."""
+    edges = [N * k // parts for k in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+@dataclass
+class ThreadPool:
+    """A pool of threads for one parallel job at a time; use it as a context manager."""
+
+    threads: int
+
+    def __post_init__(self) -> None:
+        self.executor = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="charlstm")
+
+    def __enter__(self) -> ThreadPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.executor.shutdown()
+
+    def map(self, job: Callable[[int], T], parts: int) -> list[T]:
+        """Run job(0) … job(parts - 1), the first in the calling thread, and return the results in this order."""
+        if self.threads <= 1 or parts == 1:
+            return [_without_warnings(job, k) for k in range(parts)]
+        others = [self.executor.submit(_without_warnings, job, k) for k in range(1, parts)]
+        return [_without_warnings(job, 0), *(other.result() for other in others)]
+
+
+def _without_warnings(job: Callable[[int], T], k: int) -> T:
+    """Run a job with NumPy's warnings off: callers check results for overflow, and the setting is per thread."""
+    with np.errstate(all="ignore"):
+        return job(k)

@@ -1,0 +1,113 @@
+"""Work in forked processes: joins what they yield, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from charlstm.errors import CharlstmError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+BLOCK = 64
+"""Steps per block of results that a worker of `side_by_side` sends."""
+
+T = TypeVar("T")
+
+CAN_FORK = sys.platform == "linux"
+"""Whether processes can be forked safely (not on Windows or macOS); if not, threads give the same results."""
+
+
+def run_in_processes(job: Callable[[int], Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
+    """Run job(0), job(1), … in processes and join what they yield, step by step.
+
+    Args:
+        job: yields one list per step.
+        sizes: length of the lists of each job.
+        nothing: item that fills in for a job that has ended.
+
+    Yields:
+        for each step, the items of all jobs, in order.
+
+    Raises:
+        CharlstmError: a process died.
+
+    The first job runs in this process. The others have a process each and send their results in blocks; where processes
+    can't be forked, all jobs run here.
+    """
+    if not CAN_FORK or len(sizes) == 1:
+        yield from _join([job(k) for k in range(len(sizes))], sizes, nothing)
+        return
+    from multiprocessing import Pipe  # slow to import and rarely needed
+
+    pids: list[int] = []
+    connections: list[Connection] = []
+    try:
+        for k in range(1, len(sizes)):
+            ours, theirs = Pipe(duplex=False)
+            pids.append(fork(partial(_send, job(k), theirs, [ours, *connections])))
+            connections.append(ours)
+            theirs.close()
+        yield from _join([job(0), *(_received(connection) for connection in connections)], sizes, nothing)
+    finally:
+        for pid in pids:
+            end(pid)
+
+
+def _join(made: list[Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
+    for step in itertools.zip_longest(*made):
+        yield [
+            item
+            for items, size in zip(step, sizes, strict=True)
+            for item in (items if items is not None else [nothing] * size)
+        ]
+
+
+def _send(made: Iterator[list[T]], connection: Connection, others: Iterable[Connection]) -> None:
+    for other in others:
+        other.close()
+    while block := list(itertools.islice(made, BLOCK)):
+        connection.send(block)
+    connection.send([])
+
+
+def _received(connection: Connection) -> Iterator[list[T]]:
+    """Yield what a worker sends; if it dies, raise CharlstmError, because its results can't be recomputed."""
+    while True:
+        try:
+            block = connection.recv()
+        except (OSError, EOFError) as error:
+            raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error
+        if not block:
+            return
+        yield from block
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child uses nothing that other threads may hold
+        pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+            signal.signal(number, signal.SIG_IGN)
+        work()
+    finally:
+        os._exit(0)
+
+
+def end(pid: int) -> None:
+    """Kill a forked process and wait for it."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

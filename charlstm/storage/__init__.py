@@ -1,0 +1,1 @@
+"""Runs on disk: checkpoints, their schema, locks, atomic writes."""

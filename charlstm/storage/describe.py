@@ -1,0 +1,140 @@
+"""Metadata of runs and of a checkpoint folder, as `info` prints it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charlstm.errors import CheckpointError
+from charlstm.events import HEALTH
+from charlstm.nn.model import parameter_count
+from charlstm.storage import checkpoint, runs
+from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
+from charlstm.storage.lock import trainer_of
+from charlstm.training.state import TrainState, memory_bytes
+
+
+def describe(run: str | None, folder: Path) -> dict[str, Any]:
+    """Return the metadata of a run under the keys of `info --json`.
+
+    With None, it describes the newest run that can be used, and lists all runs under `runs`.
+
+    Raises:
+        UsageError: the run does not exist.
+        CheckpointError: its file can't be used.
+    """
+    if run is not None:
+        return _facts(_latest(run, folder))
+    listed = [_entry(name, folder) for name in runs.run_names(folder)]
+    facts = _newest(listed) if listed else _facts(_latest(None, folder))
+    return facts | {"runs": [entry.facts() for entry in listed]}
+
+
+def _newest(listed: list[_Entry]) -> dict[str, Any]:
+    """Return the metadata of the newest run that can be used, and record the errors of newer ones in their entries."""
+    for entry in listed:
+        try:
+            return _facts(entry.path)
+        except CheckpointError as error:
+            entry.header, entry.error = None, str(error)
+    raise CheckpointError(listed[0].error)
+
+
+def _latest(run: str | None, folder: Path) -> Path:
+    """Return the file of a run: a path as given; for a name, the latest state if it exists, else the best model."""
+    path = runs.find_run(run, folder, best=True)
+    latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
+    named = run is None or not (run.endswith(runs.SUFFIX) or "/" in run)
+    return latest if named and latest.is_file() else path
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    found = checkpoint.load(path)
+    return _told(found, checkpoint.load_run(path) if found.resumable else None)
+
+
+def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
+    """Return the metadata of a checkpoint, and of the training state if it has one."""
+    model, config, text = found.char_model.config, found.config, found.text
+    last = found.history[-1] if found.history else None
+    name = found.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX)
+    best = found.path.with_name(name + runs.BEST_SUFFIX)
+    return {
+        "name": name,
+        "path": str(found.path),
+        "best_path": str(best) if best.is_file() else None,
+        "bytes": found.bytes,
+        "age_s": _age_s(found.path),
+        "format": checkpoint.FORMAT,
+        "resumable": found.resumable,
+        "trained_by": trainer_of(found.path.with_name(name + runs.SUFFIX)),
+        "step": found.step,
+        "steps": found.schedule.last,
+        "chars_trained": found.step * config.batch * config.seq,
+        "parameters": parameter_count(model),
+        "memory_bytes": memory_bytes(state) if state else None,
+        "hidden": model.hidden,
+        "layers": model.layers,
+        "embedding": model.embedding,
+        "vocabulary": model.vocabulary,
+        "loss_nats": last.loss_nats if last else None,
+        "val_nats": last.val_nats if last else None,
+        "best_val_nats": found.best_val_nats,
+        "best_step": found.best_step,
+        "uniform_nats": float(np.log(model.vocabulary)),
+        "text": list(text.sources),
+        "text_chars": text.chars,
+        "text_sha256": text.sha256,
+        "encoding": text.encoding,
+        "pretrained": vars(found.pretrained) if found.pretrained else None,
+        **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
+        "recoveries": state.guard.recoveries if state else None,
+        "worst": {q.field: max(getattr(row, q.field) for row in found.history) for q in HEALTH if found.history},
+        "history": [vars(row) for row in found.history],
+    }
+
+
+def _age_s(path: Path) -> float:
+    return max(0.0, time.time() - path.stat().st_mtime)
+
+
+@dataclass
+class _Entry:
+    """A run in the list, with the header of its file or the error in reading it."""
+
+    name: str
+    path: Path
+    header: CheckpointHeader | None
+    error: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return the entry under the keys of `info --json`."""
+        base = {"name": self.name, "path": str(self.path)}
+        if (g := self.header) is None:
+            return base | {"error": self.error}
+        return base | {
+            "bytes": g.bytes,
+            "age_s": _age_s(self.path),
+            "resumable": g.resumable,
+            "trained_by": trainer_of(self.path.with_name(self.name + runs.SUFFIX)),
+            "step": g.step,
+            "steps": g.schedule.last,
+            "parameters": g.parameters,
+            "hidden": g.shape.hidden,
+            "layers": g.shape.layers,
+            "best_val_nats": g.best_val_nats,
+        }
+
+
+def _entry(name: str, folder: Path) -> _Entry:
+    path = folder / (name + runs.SUFFIX)
+    if not path.is_file():
+        path = folder / (name + runs.BEST_SUFFIX)
+    try:
+        return _Entry(name, path, checkpoint.read_header(path), "")
+    except CheckpointError as error:
+        return _Entry(name, path, None, str(error))

@@ -1,0 +1,1 @@
+"""Texts: found, read, numbered, cut into batches."""

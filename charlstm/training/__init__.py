@@ -1,0 +1,1 @@
+"""Training: the loop, its state, schedule, budget, guard and data parallelism."""

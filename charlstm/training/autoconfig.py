@@ -1,0 +1,195 @@
+"""Chooses model size and dropout from the text, the budget and the machine's speed.
+
+The constants come from `tests/experiments/learn.py`; docs/quality.md has the tables.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.nn.model import parameter_count
+from charlstm.nn.optim import MUON_COEFFICIENTS
+from charlstm.nn.threads import ThreadPool, shards_for
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, LEARNING_RATES, Budget, TrainConfig
+
+SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
+"""(layers, hidden) of the models to choose from, in ascending order of size."""
+DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
+"""Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
+DEEPER_FROM = 5.0
+"""Number of weighted epochs (see `DROPOUT`) from which a two-layer model is better."""
+CHARS_PER_PARAMETER = 5.0
+"""Characters that training must read per parameter for a larger model to be worth it."""
+PARAMETERS_PER_CHAR = 1.5
+"""Maximum number of parameters per character of text; a larger model only memorizes the text."""
+DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5))
+"""Pairs of (maximum weighted epochs, dropout rate), in ascending order.
+
+Weighted epochs are epochs * sqrt(parameters / characters of text): a small model can read a long text many times
+without memorizing it."""
+PRETRAINED_DROPOUT, PRETRAINED_RATE = 0.4, 0.5
+"""Dropout, and factor on the default learning rate, of a run that starts from pretrained weights."""
+LOGITS = 1 << 24
+"""Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
+PROBE_S = 0.1
+"""Duration of the speed measurement in seconds."""
+EFFICIENCY = 0.6
+"""Fraction of the measured speed that training reaches."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings chosen for a text and a budget, keyed as in `TrainConfig`, and a note that explains the choice."""
+
+    settings: dict[str, Any]
+    why: str
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a budget goes on a text, for models of different sizes."""
+
+    chars: int  # of the training text
+    V: int  # vocabulary size
+    window: int  # characters per step: batch * seq
+    readable: float  # maximum number of characters, whatever the speed
+    flops: float | None  # per second; None: time does not matter
+    seconds: float
+
+    @classmethod
+    def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int) -> Reach:
+        """Measure the machine's speed if the budget is a time; a budget in steps or epochs gives the same everywhere."""
+        flops, readable = None, math.inf
+        if budget.epochs is not None:
+            readable = budget.epochs * chars
+        elif budget.steps is not None:
+            readable = float(budget.steps * batch * seq)
+        else:
+            flops = speed(threads if shards_for(batch, threads) > 1 else 1)
+            readable = math.inf if budget.minutes is not None else float(DEFAULT_EPOCHS * chars)
+        return cls(chars, V, batch * seq, readable, flops, 60 * (budget.minutes or DEFAULT_MINUTES))
+
+    def affordable(self, layers: int, hidden: int) -> float:
+        """Return how many characters training can read within the budget."""
+        if self.flops is None:
+            return self.readable
+        by_time = EFFICIENCY * self.flops * self.seconds / work(layers, hidden, self.V, self.window)
+        return min(self.readable, by_time)
+
+    def epochs(self, layers: int, hidden: int) -> float:
+        """Return the number of epochs within the budget."""
+        return self.affordable(layers, hidden) / max(1, self.chars)
+
+    def weighted_epochs(self, layers: int, hidden: int) -> float:
+        """Return the number of epochs, weighted by the risk of overfitting: see `DROPOUT`."""
+        return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
+
+
+def choose_for_pretrained(model: ModelConfig, overrides: dict[str, Any]) -> Choice:
+    """Choose the settings that the user left open for a run that starts from the weights of a model."""
+    batch, seq = _window(model.vocabulary, overrides)
+    lr = PRETRAINED_RATE * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
+    open_ones = {"dropout": PRETRAINED_DROPOUT, "lr": lr}
+    chosen = [f"`{name}` {value:g}" for name, value in open_ones.items() if name not in overrides]
+    sizes = {"layers": model.layers, "hidden": model.hidden, "batch": batch, "seq": seq}
+    return Choice(
+        sizes | open_ones | overrides, f"chosen for pretrained weights: {', '.join(chosen)}" if chosen else ""
+    )
+
+
+def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> Choice:
+    """Choose the settings that the user left open.
+
+    Args:
+        chars: length of the training text.
+        V: vocabulary size.
+        budget: if it is in steps or epochs, no speed is measured and the choice is the same on every machine.
+        overrides: settings given by the user, which are never changed.
+        threads: number of cores to use.
+    """
+    batch, seq = _window(V, overrides)
+    reach = Reach.of(chars, V, budget, batch, seq, threads)
+    layers, hidden = _size(reach, overrides)
+    rate = next(rate for limit, rate in DROPOUT if reach.weighted_epochs(layers, hidden) <= limit)
+    settings = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate} | overrides
+    chosen = [f"`{name}` {settings[name]:g}" for name in ("hidden", "layers", "dropout") if name not in overrides]
+    epochs = reach.epochs(layers, hidden)
+    number = f"{epochs:.0f}" if epochs >= 1.5 else f"{epochs:.1f}"
+    return Choice(settings, f"chosen for this budget (about {number} epochs): {', '.join(chosen)}" if chosen else "")
+
+
+def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
+    """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
+    batch, seq = overrides.get("batch", TrainConfig.batch), overrides.get("seq", TrainConfig.seq)
+    while batch * seq * V > LOGITS and (
+        ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
+    ):
+        if "seq" not in overrides and seq > 16:
+            seq //= 2
+        if "batch" not in overrides and batch > 8:
+            batch //= 2
+    return batch, seq
+
+
+def _size(reach: Reach, overrides: dict[str, Any]) -> tuple[int, int]:
+    """Return layers and hidden of the largest model that the budget trains and the text is long enough for."""
+    cells = sorted({cells for _, cells in SIZES})
+    ladder: Sequence[tuple[int, int]] = [(overrides["layers"], H) for H in cells] if "layers" in overrides else SIZES
+    sizes = [size for size in ladder if overrides.get("hidden", size[1]) == size[1]]
+    sizes = sizes or [(overrides.get("layers", 1), overrides["hidden"])]
+    best = sizes[0]
+    for larger in sizes[1:]:
+        size = weights(*larger, reach.V)
+        if reach.affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * reach.chars:
+            best = larger
+    if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
+        best = DEEPER.get(best, best)
+    return best
+
+
+def parameters(layers: int, hidden: int, V: int) -> int:
+    """Return the number of trainable parameters of a model."""
+    return parameter_count(ModelConfig(V, embedding_for(V), hidden=hidden, layers=layers))
+
+
+def weights(layers: int, hidden: int, V: int) -> int:
+    """Return the number of parameters without the embedding table, of which each character uses one row."""
+    return parameters(layers, hidden, V) - V * embedding_for(V)
+
+
+def work(layers: int, hidden: int, V: int, window: int) -> float:
+    """Return the floating-point operations per character that training reads.
+
+    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes H x H matrices
+    once per window of `window` characters: four gates, each with three products per iteration, two of them at half the
+    cost.
+    """
+    E = embedding_for(V)
+    one_hot = 0 if E else 2.0 * 4 * hidden * V  # forward is a lookup, but the gradient of W is a full product
+    top = E * (V + hidden) if E else V * hidden
+    matrices = 2 * layers - 1
+    orthogonal = matrices * 4 * 4 * hidden**3 * len(MUON_COEFFICIENTS) / window
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot + orthogonal
+
+
+def speed(threads: int) -> float:
+    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores."""
+    rng = np.random.default_rng(0)
+    left, right = rng.random((128, 256), np.float32), rng.random((256, 256), np.float32)
+
+    def job(_: int) -> float:
+        out, count, began = np.empty((128, 256), np.float32), 0, time.perf_counter()
+        while time.perf_counter() - began < PROBE_S:
+            np.matmul(left, right, out=out)
+            count += 1
+        return count * 2 * 128 * 256 * 256 / (time.perf_counter() - began)
+
+    with ThreadPool(threads) as pool:
+        return sum(pool.map(job, threads))

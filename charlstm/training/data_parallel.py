@@ -1,0 +1,185 @@
+"""Data-parallel training: processes that share memory compute the shards of a window, each with one BLAS thread.
+
+All cores stay busy, in elementwise work too, and synchronize once per window. Threads inside BLAS synchronize at every
+matrix product, which costs more and stalls when another process wants the same cores. Python threads, one per shard,
+would wait for the GIL a few thousand times per window. So on Linux each shard has a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import socket
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from charlstm.nn import model
+from charlstm.nn.config import ModelConfig
+from charlstm.nn.loss import nll
+from charlstm.nn.threads import ThreadPool, split
+from charlstm.nn.types import Array, Arrays, Ids
+from charlstm.processes import CAN_FORK, end, fork
+
+
+class Shard:
+    """Buffers of one shard of the streams: its inputs and results, in memory that processes can share."""
+
+    def __init__(self, params: Arrays, config: ModelConfig, T: int, N: int, share: float) -> None:
+        """Allocate buffers for windows of T steps and N streams, whose loss has the weight `share` in the total."""
+        dtype = params["out.b"].dtype
+        self.params, self.config, self.share = params, config, share
+        self.work = model.Workspace.empty(config, T, N, dtype)
+        self.ids = shared((2, T, N), np.intp)  # inputs and targets
+        self.before, self.after = (
+            model.State(*(shared((config.layers, N, config.hidden), dtype) for _ in "hc")) for _ in range(2)
+        )
+        self.loss = shared((1,), np.float64)
+        self.seed = shared((1,), np.int64)  # seed of the dropout masks; -1: no dropout
+        self.grads = {name: shared(p.shape, p.dtype) for name, p in params.items()}
+
+    def compute(self) -> None:
+        """Run `model.loss_and_gradients` on the buffers."""
+        rng = None if self.seed[0] < 0 else np.random.default_rng(int(self.seed[0]))
+        self.loss[0], grads, after = model.loss_and_gradients(
+            self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share
+        )
+        for name, g in grads.items():
+            self.grads[name][...] = g
+        self.after.h[...], self.after.c[...] = after.h, after.c
+
+
+class DataParallel:
+    """Computes loss and gradients of all shards in parallel; use it as a context manager.
+
+    The caller computes the first shard and worker processes the others; with fewer cores than shards, or where
+    processes can't be forked, a thread pool computes all of them. If a worker dies (for lack of memory, say), the
+    caller computes its shard from then on.
+    """
+
+    def __init__(self, pool: ThreadPool, params: Arrays, config: ModelConfig, T: int, N: int, shards: int) -> None:
+        """Allocate for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
+        self.pool, self.slices = pool, split(N, shards)
+        sizes = [s.stop - s.start for s in self.slices]
+        self.shards = [Shard(params, config, T, size, size / N) for size in sizes]
+        self.workers: dict[int, _Worker] = {}
+        if CAN_FORK and pool.threads >= shards:
+            for k, shard in enumerate(self.shards[1:], start=1):
+                self.workers[k] = _Worker(shard, [worker.connection for worker in self.workers.values()])
+
+    def __enter__(self) -> DataParallel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.end()
+
+    def loss_and_gradients(
+        self, inputs: Ids, targets: Ids, state: model.State, seeds: Iterable[int] | None = None
+    ) -> tuple[float, Arrays, model.State]:
+        """Compute mean loss, gradients and final state of all streams, as `model.loss_and_gradients` does.
+
+        Args:
+            inputs: (T, N).
+            targets: (T, N).
+            state: of all streams, before the window.
+            seeds: seeds of the dropout masks, one per shard; None: no dropout.
+
+        The gradients are overwritten by the next call.
+        """
+        for shard, part, seed in zip(
+            self.shards, self.slices, seeds or itertools.repeat(-1, len(self.shards)), strict=True
+        ):
+            shard.ids[0], shard.ids[1] = inputs[:, part], targets[:, part]
+            shard.before.h[...], shard.before.c[...] = state.h[:, part], state.c[:, part]
+            shard.seed[0] = seed
+        self._compute()
+        first, *others = self.shards
+        for other in others:
+            for name, g in first.grads.items():
+                g += other.grads[name]
+        after = model.State(
+            np.concatenate([shard.after.h for shard in self.shards], axis=1),
+            np.concatenate([shard.after.c for shard in self.shards], axis=1),
+        )
+        return float(sum(shard.loss[0] for shard in self.shards)), first.grads, after
+
+    def _compute(self) -> None:
+        if not self.workers:
+            self.pool.map(lambda k: self.shards[k].compute(), len(self.shards))
+            return
+        for worker in self.workers.values():
+            worker.begin()
+        with np.errstate(all="ignore"):
+            for k, shard in enumerate(self.shards):
+                if k not in self.workers or not self.workers[k].finished():
+                    shard.compute()
+
+    def loss(self, params: Arrays, inputs: Ids, targets: Ids, state: model.State) -> float:
+        """Return the mean loss of `params` on a window, in nats per character and without dropout."""
+
+        def job(k: int) -> float:
+            part, shard = self.slices[k], self.shards[k]
+            before = model.State(state.h[:, part], state.c[:, part])
+            logits, _ = model.forward(params, shard.config, inputs[:, part], before, shard.work)
+            return shard.share * float(nll(logits, targets[:, part].reshape(-1)).mean())
+
+        return sum(self.pool.map(job, len(self.shards)))
+
+    def saturated(self) -> float:
+        """Return `model.saturated` of the first shard after its last window."""
+        return model.saturated(self.shards[0].work)
+
+
+class _Worker:
+    """A forked process that computes one shard on request, and exits when its parent does.
+
+    It detects that because its socket is closed at the other end, so it must not keep copies of the parent's ends of
+    its own socket or of those of earlier workers.
+    """
+
+    def __init__(self, shard: Shard, earlier: Iterable[socket.socket]) -> None:
+        self.connection, theirs = socket.socketpair()
+        self.pid = fork(lambda: _serve(shard, theirs, [self.connection, *earlier]))
+        theirs.close()
+
+    def begin(self) -> None:
+        """Start computing the buffers; `finished` reports a worker that has died."""
+        with contextlib.suppress(OSError):
+            self.connection.send(b"\0")
+
+    def finished(self) -> bool:
+        """Wait until the shard is computed; return False if the worker has died."""
+        try:
+            return bool(self.connection.recv(1))
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """Terminate the worker."""
+        self.connection.close()
+        end(self.pid)
+
+
+def _serve(shard: Shard, connection: socket.socket, others: Iterable[socket.socket]) -> None:
+    for other in others:
+        other.close()
+    with np.errstate(all="ignore"):
+        while connection.recv(1):
+            shard.compute()
+            connection.send(b"\0")
+
+
+def move_to_shared_memory(arrays: Arrays) -> None:
+    """Replace every array in the dict by a copy in shared memory, so that worker processes see what is written to it later."""
+    for name, a in arrays.items():
+        arrays[name] = shared(a.shape, a.dtype)
+        arrays[name][...] = a
+
+
+def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Return an array of zeros in memory that this process shares with the ones forked from it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, count=int(np.prod(shape))).reshape(shape)

@@ -1,0 +1,259 @@
+"""The training loop: a generator of events that takes steps, evaluates, and recovers from divergence.
+
+It does no I/O and draws nothing on screen: the caller that drives the generator shows events, saves, or stops. The
+state is consistent at every event, so a run that is stopped there, saved and resumed continues bit-identically.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlstm import events
+from charlstm.errors import DivergenceError
+from charlstm.inference.evaluation import evaluate
+from charlstm.nn import model, optim
+from charlstm.nn.threads import ThreadPool
+from charlstm.nn.types import Arrays
+from charlstm.text.batches import Batches, Window
+from charlstm.training import guard
+from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
+from charlstm.training.state import HistoryRow, TrainState
+
+RESET_CHARS = 2048
+"""Maximum number of characters that a stream reads before its state is reset to zero.
+
+Samples start from a zero state too; a state that is never reset drifts away from what the model starts from."""
+EARLY_STOP_SHARE, EARLY_STOP_EVALUATIONS, EARLY_STOP_NATS = 0.25, 5, 0.01
+"""Early stopping: no new best held-out loss for this fraction of the schedule and this many evaluations, the latest of
+which are all worse than the best by this many nats per character."""
+
+
+def train(
+    state: TrainState,
+    train_ids: NDArray[Any],
+    val_ids: NDArray[Any],
+    threads: int = 1,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[events.Event]:
+    """Train until the last planned step, updating `state` in place.
+
+    Args:
+        state: the run; consistent whenever this generator has yielded.
+        train_ids: training text as ids, (chars,).
+        val_ids: held-out text as ids, (chars,); may be empty.
+        threads: number of threads; affects speed only.
+        clock: returns seconds, of which events report `elapsed_s`; never used for decisions.
+
+    Yields:
+        Progress after each step, Evaluated after each evaluation on the held-out text, Diverged, and Recovered.
+
+    Raises:
+        DivergenceError: training diverged after the last recovery; `state` then holds the last good weights.
+    """
+    config = state.config
+    move_to_shared_memory(state.params)
+    with (
+        ThreadPool(threads) as pool,
+        DataParallel(pool, state.params, state.shape, config.seq, config.batch, config.shards) as engine,
+    ):
+        yield from _train(state, train_ids, val_ids, engine, clock)
+
+
+def _train(
+    state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], engine: DataParallel, clock: Callable[[], float]
+) -> Iterator[events.Event]:
+    config = state.config
+    batches = Batches(train_ids, config.batch, config.seq, max(1, RESET_CHARS // config.seq))
+    started, first, step_s = clock(), state.step, 0.0
+
+    def position() -> dict[str, Any]:
+        return {
+            "step": state.step,
+            "steps": state.schedule.last,
+            "epoch": epochs(state, batches),
+            "elapsed_s": clock(),
+        }
+
+    while True:
+        if evaluation_is_due(state):
+            val_nats = _held_out_nats(state, val_ids, engine)
+            row = _close_history_row(state, val_nats)
+            if val_nats is not None and state.best_val_nats is not None:
+                yield events.Evaluated(
+                    **position(), loss_nats=row.loss_nats, val_nats=val_nats, best_val_nats=state.best_val_nats
+                )
+            if should_stop_early(state):
+                state.schedule.last = state.step
+        if state.schedule.last is not None and state.step >= state.schedule.last:
+            return
+        before = clock()
+        window = batches.next(state.cursor, state.batch_rng)
+        lr = lr_now(state)
+        with np.errstate(all="ignore"):  # the guard catches non-finite values below
+            metrics, after = _try_step(state, window, engine, lr)
+            reason = state.guard.judge(metrics, window.inputs.size, partial(_excess, state, window, engine))
+        if reason is not None:
+            recovered = _recover(state)
+            yield events.Diverged(**position(), reason=reason, lr=lr)
+            if not recovered:
+                raise DivergenceError(
+                    f"training diverged at step {state.step} ({reason}) after {guard.MAX_RECOVERIES} recoveries: "
+                    f"try an `lr` well below {config.peak_lr:g}, `clip` 1, and a `seq` below {config.seq}"
+                )
+            yield events.Recovered(**position(), lr=lr_now(state), recoveries=state.guard.recoveries)
+            continue
+        state.recurrent_state = after
+        state.step += 1
+        _count(state, metrics)
+        if state.guard.accept(metrics, state.step):
+            _copy(state.params, state.snapshot)
+        step_s = (clock() - before) if step_s == 0 else 0.95 * step_s + 0.05 * (clock() - before)
+        pace = (clock() - started) / (state.step - first)
+        yield events.Progress(
+            **position(),
+            **vars(metrics),
+            lr=lr,
+            chars_per_s=config.batch * config.seq / max(step_s, 1e-9),
+            remaining_s=None if state.schedule.last is None else (state.schedule.last - state.step) * pace,
+        )
+
+
+def should_stop_early(state: TrainState) -> bool:
+    """Return whether to stop early: the held-out loss stays above its best, so the model is overfitting."""
+    schedule, here = state.schedule, [row for row in state.history if row.step > state.schedule.first]
+    if (
+        schedule.last is None
+        or state.best_step is None
+        or state.best_val_nats is None
+        or len(here) <= EARLY_STOP_EVALUATIONS
+    ):
+        return False
+    since = [row.val_nats for row in here if row.step > state.best_step and row.val_nats is not None]
+    return (
+        len(since) >= EARLY_STOP_EVALUATIONS
+        and here[-1].step - max(schedule.first, state.best_step) >= EARLY_STOP_SHARE * (schedule.last - schedule.first)
+        and min(since[-EARLY_STOP_EVALUATIONS:]) > state.best_val_nats + EARLY_STOP_NATS
+    )
+
+
+def lr_now(state: TrainState) -> float:
+    """Return the learning rate of the next step: the schedule's value, scaled down by any recoveries."""
+    return state.schedule.lr(state.step) * state.guard.lr_scale
+
+
+def epochs(state: TrainState, batches: Batches) -> float:
+    """Return the number of epochs trained so far, as a fraction."""
+    return state.step / batches.windows
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------
+
+
+def _try_step(
+    state: TrainState, window: Window, engine: DataParallel, lr: float
+) -> tuple[guard.StepMetrics, model.State]:
+    """Take one step (loss, gradients, clipping, update); return its metrics and the recurrent state after it.
+
+    The parameters are updated only if loss and gradient norm are finite. `_recover` undoes a rejected step.
+    """
+    recurrent_state = state.recurrent_state.forget(window.reset_mask)
+    seeds = state.dropout_rng.integers(2**63, size=len(engine.shards)).tolist() if state.shape.dropout else None
+    loss, grads, after = engine.loss_and_gradients(window.inputs, window.targets, recurrent_state, seeds)
+    grad_norm = optim.clip_global_norm(grads, state.config.clip)
+    update_norm = 0.0
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        update = optim.UPDATES[state.config.optimizer]
+        update_norm = update(state.params, grads, state.slots, lr, state.step + 1, engine.pool)
+    weight_norm = optim.norm(state.params)
+    metrics = guard.StepMetrics(
+        loss_nats=loss,
+        grad_norm=grad_norm,
+        update_ratio=update_norm / max(weight_norm, 1e-30),
+        weight_norm=weight_norm,
+        cell_max=float(np.abs(after.c).max()),
+        saturated=engine.saturated(),
+    )
+    return metrics, after
+
+
+def _excess(state: TrainState, window: Window, engine: DataParallel) -> float:
+    """Return how many nats per character the current weights are worse than the last good ones on this window.
+
+    Both losses are computed from a zero state and without dropout.
+    """
+    zero = model.State.zero(state.shape, state.config.batch)
+    now, snapshot = (
+        engine.loss(params, window.inputs, window.targets, zero) for params in (state.params, state.snapshot)
+    )
+    return now - snapshot
+
+
+def _recover(state: TrainState) -> bool:
+    """Restore the last good weights at a lower learning rate; return False if no recoveries are left.
+
+    Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
+    """
+    _copy(state.snapshot, state.params)
+    for slot in state.slots.values():
+        slot.fill(0)
+    state.recurrent_state = model.State.zero(state.shape, state.config.batch)
+    return state.guard.recover()
+
+
+def _copy(source: Arrays, target: Arrays) -> None:
+    for name, array in source.items():
+        np.copyto(target[name], array)
+
+
+def _held_out_nats(state: TrainState, val_ids: NDArray[Any], engine: DataParallel) -> float | None:
+    """Return the held-out loss; None if nothing is held out or it overflowed, because the history must stay finite."""
+    if not len(val_ids):
+        return None
+    nats = evaluate(state.params, state.shape, val_ids, engine.pool, state.config.shards)
+    return nats if math.isfinite(nats) else None
+
+
+def evaluation_is_due(state: TrainState) -> bool:
+    """Return whether an evaluation is due at the current step and has not been done yet."""
+    schedule, done = state.schedule, state.history[-1].step if state.history else 0
+    if schedule.last is None or state.step == done:
+        return False
+    return state.step >= schedule.last or (state.step - schedule.first) % schedule.eval_every == 0
+
+
+def _count(state: TrainState, m: guard.StepMetrics) -> None:
+    sums = state.sums
+    sums.steps += 1
+    sums.loss += m.loss_nats
+    sums.grad_norm += m.grad_norm
+    sums.update_ratio += m.update_ratio
+    sums.saturated += m.saturated
+    sums.cell_max = max(sums.cell_max, m.cell_max)
+
+
+def _close_history_row(state: TrainState, val_nats: float | None) -> HistoryRow:
+    """Append a row to the history, record whether it is the best, and start new running sums."""
+    sums, steps = state.sums, max(1, state.sums.steps)
+    row = HistoryRow(
+        step=state.step,
+        loss_nats=sums.loss / steps,
+        val_nats=val_nats,
+        lr=lr_now(state),
+        grad_norm=sums.grad_norm / steps,
+        update_ratio=sums.update_ratio / steps,
+        weight_norm=optim.norm(state.params),
+        cell_max=sums.cell_max,
+        saturated=sums.saturated / steps,
+    )
+    state.history.append(row)
+    state.sums = type(sums)()
+    if val_nats is not None and (state.best_val_nats is None or val_nats < state.best_val_nats):
+        state.best_step, state.best_val_nats = state.step, val_nats
+    return row

@@ -1,0 +1,49 @@
+"""The learning rate of every step, and how often to evaluate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from charlstm.settings import EVALUATIONS
+
+WARMUP_STEPS = 50
+FINAL_LR = 0.02
+"""Final learning rate of the schedule, as a fraction of its peak."""
+EVALUATION_SHARE = 0.05
+"""Approximate maximum fraction of the training time that evaluations take."""
+
+
+@dataclass
+class Schedule:
+    """A learning-rate schedule and its length in steps; extending a run starts a new one."""
+
+    first: int  # step at which it starts
+    last: int | None  # step at which it ends; None until a time budget is converted to steps
+    peak_lr: float
+    eval_every: int = 0  # steps; 0 until `last` is known
+    minutes: float | None = None  # the time budget that it was made for
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate after `step` steps: linear warm-up, then cosine decay (Loshchilov & Hutter 2017).
+
+        The decay ends at `FINAL_LR` times the peak.
+        """
+        done = step - self.first
+        total = math.inf if self.last is None else self.last - self.first
+        warmup = min(WARMUP_STEPS, total / 10)
+        if done < warmup:
+            return self.peak_lr * (done + 1) / (warmup + 1)
+        progress = min(1.0, (done - warmup) / max(1, total - warmup))
+        return self.peak_lr * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def end(self, last: int, eval_every: int, chars_per_step: int, val_chars: int) -> None:
+        """Set the last step and, if `eval_every` is 0, an evaluation interval that respects `EVALUATION_SHARE`.
+
+        A forward pass is assumed to take a third of the time of a training step.
+        """
+        self.last = last
+        steps = max(1, last - self.first)
+        affordable = 3 * EVALUATION_SHARE * steps * chars_per_step / max(1, val_chars)
+        evaluations = min(EVALUATIONS, max(2, int(affordable)))
+        self.eval_every = eval_every or max(1, math.ceil(steps / evaluations))

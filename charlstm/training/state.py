@@ -1,0 +1,182 @@
+"""The complete state of a run: everything that must survive a restart, and nothing else.
+
+Anything that training depends on must be stored here, or `resume` loses it. Nothing here may come from a clock: the
+same state must produce the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from charlstm.inference import evaluation, ngram
+from charlstm.inference.sampling import CharModel
+from charlstm.nn import model, optim
+from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.nn.threads import shards_for
+from charlstm.nn.types import Arrays
+from charlstm.settings import TrainConfig
+from charlstm.text.batches import Cursor, fit
+from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.vocabulary import Vocabulary
+from charlstm.training.fingerprint import fingerprint
+from charlstm.training.guard import GuardRecord
+from charlstm.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One row of a run's history, added at each evaluation; losses are in nats per character."""
+
+    step: int
+    loss_nats: float  # mean training loss since the previous row
+    val_nats: float | None
+    lr: float
+    grad_norm: float  # mean since the previous row, before clipping
+    update_ratio: float  # mean since the previous row
+    weight_norm: float
+    cell_max: float  # largest |c| since the previous row
+    saturated: float  # mean since the previous row
+
+
+@dataclass
+class MetricSums:
+    """Running sums since the last row of the history."""
+
+    steps: int = 0
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    update_ratio: float = 0.0
+    saturated: float = 0.0
+    cell_max: float = 0.0
+
+
+@dataclass(frozen=True)
+class PretrainedInfo:
+    """Where the weights that a run started from came from."""
+
+    name: str  # of the run, or the path of the file
+    sha256: str  # of the file
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model to start from."""
+
+    info: PretrainedInfo
+    model: CharModel
+
+
+@dataclass
+class TrainState:
+    """The complete state of a run."""
+
+    shape: ModelConfig
+    config: TrainConfig
+    vocabulary: Vocabulary
+    text: TextInfo
+    params: Arrays
+    slots: Arrays
+    snapshot: Arrays  # weights of the last good snapshot
+    recurrent_state: model.State
+    cursor: Cursor
+    batch_rng: np.random.Generator
+    dropout_rng: np.random.Generator
+    schedule: Schedule
+    step: int = 0
+    sums: MetricSums = field(default_factory=MetricSums)
+    guard: GuardRecord = field(default_factory=GuardRecord)
+    history: list[HistoryRow] = field(default_factory=list)
+    best_step: int | None = None
+    best_val_nats: float | None = None
+    arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
+    pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters."""
+        return model.parameter_count(self.shape)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimated memory for training in bytes, excluding the interpreter and the text.
+
+        It counts weights, optimizer slots, gradients and buffers, all float32. Weights are stored twice (current and
+        last good). Each shard has two copies of its gradients, and about two of its weights in the layout that the
+        loops need. An evaluation has its own buffers.
+        """
+        weights = self.parameters * (2 + (6 if self.shape.dropout else 4) * self.config.shards)
+        weights += sum(slot.size for slot in self.slots.values())
+        window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
+        evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
+        return 4 * (weights + window + evaluated)
+
+    @property
+    def chars_trained(self) -> int:
+        """Characters trained on so far, counting repetitions."""
+        return self.step * self.config.batch * self.config.seq
+
+
+def begin(
+    corpus: Corpus, config: TrainConfig, threads: int = 1, pretrained: Pretrained | None = None
+) -> tuple[TrainState, list[str]]:
+    """Create a run before its first step; return it with notes for the user on what was adjusted.
+
+    Args:
+        corpus: the text; its vocabulary must contain all characters of `pretrained`.
+        config: settings; batch and window are reduced to fit a short text.
+        threads: number of threads, which determines the number of shards.
+        pretrained: a model whose weights are copied for the characters it knows; None for random weights.
+    """
+    notes = []
+    train_ids, val_ids = corpus.split(config.val_fraction)
+    batch, seq = fit(len(train_ids), config.batch, config.seq)
+    if (batch, seq) != (config.batch, config.seq):
+        notes.append(
+            f"the text is short: `batch` {config.batch} and `seq` {config.seq} were reduced to {batch} and {seq}"
+        )
+    if config.val_fraction > 0 and not len(val_ids):
+        notes.append("the text is too short to hold any of it out, so there is no held-out loss")
+    shape = ModelConfig(
+        vocabulary=len(corpus.vocabulary),
+        hidden=config.hidden,
+        layers=config.layers,
+        embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.model.config.embedding,
+        dropout=config.dropout,
+    )
+    config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
+    init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
+    params = model.init(shape, np.random.default_rng(init_seed))
+    if pretrained is not None:
+        known = corpus.vocabulary.encode(pretrained.model.vocabulary.characters)
+        model.load_pretrained(params, pretrained.model.params, known)
+    state = TrainState(
+        shape=shape,
+        config=config,
+        vocabulary=corpus.vocabulary,
+        text=corpus.info,
+        params=params,
+        slots=optim.empty_slots(config.optimizer, params, model.hidden_matrices(shape)),
+        snapshot={name: p.copy() for name, p in params.items()},
+        recurrent_state=model.State.zero(shape, batch),
+        cursor=Cursor(),
+        batch_rng=np.random.default_rng(batch_seed),
+        dropout_rng=np.random.default_rng(dropout_seed),
+        schedule=Schedule(first=0, last=None, peak_lr=config.peak_lr),
+        arithmetic=fingerprint(),
+        pretrained=None if pretrained is None else pretrained.info,
+    )
+    return state, notes
+
+
+BASE_BYTES = 60_000_000
+"""Memory in bytes that Python, NumPy and charlstm use before any text is read."""
+
+
+def memory_bytes(run: TrainState) -> int:
+    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
+    chars = run.text.chars
+    held_out = int(chars * run.config.val_fraction)
+    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
+    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
