@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlstm import checkpoint
 from charlstm.errors import UsageError
 from charlstm.export import page
 from charlstm.export.weights import pack, safetensors, unpack
@@ -21,21 +21,22 @@ from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays, Ids
+from charlstm.storage import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = Path(page.__file__).parent
 CHARACTERS = "\n <>abcdefghijklmnopé"
 FACTS = page.Facts("fables", ["/home/someone/fables.txt"], 197_166, 1.2094)
 CONFIGS = [
-    ModelConfig(len(CHARACTERS), 24),
-    ModelConfig(len(CHARACTERS), 16, 3),
-    ModelConfig(len(CHARACTERS), 16, 2, 8),
+    ModelConfig(len(CHARACTERS), hidden=24),
+    ModelConfig(len(CHARACTERS), hidden=16, layers=3),
+    ModelConfig(len(CHARACTERS), 8, hidden=16, layers=2),
 ]
 
 
 def shipped() -> tuple[Any, Ids]:
     """The model that comes with the program, and its text."""
-    writer = checkpoint.load(ROOT / "checkpoints" / "fables.npz").writer
+    writer = checkpoint.load(ROOT / "checkpoints" / "fables.npz").char_model
     return writer, writer.vocabulary.encode((ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8"))
 
 
@@ -83,7 +84,7 @@ def test_fewer_bits_cost_little(capsys: pytest.CaptureFixture[str]) -> None:
     def loss(params: Arrays) -> float:
         start = model.State.zero(writer.config, 1)
         logits, _ = model.forward(params, writer.config, tail[:-1, None], start, work)
-        return float(losses.nats(logits, tail[1:]).mean(dtype=np.float64))
+        return float(losses.nll(logits, tail[1:]).mean(dtype=np.float64))
 
     full, half, eighth = (
         loss(params) for params in (writer.params, *(unpack(pack(writer.params, b)) for b in (16, 8)))
@@ -99,10 +100,10 @@ def test_fewer_bits_cost_little(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_weight_too_large_for_16_bits_is_refused() -> None:
     params = params_of(CONFIGS[0])
     params["layer1.U"][0, 0] = 70_000
-    with pytest.raises(UsageError, match=r"layer1\.U has a weight too large for 16 bits: use --bits 8"):
+    with pytest.raises(UsageError, match=r"layer1\.U has a weight too large for 16 bits: use `bits` 8"):
         pack(params, 16)
     assert unpack(pack(params, 8))["layer1.U"][0, 0] == pytest.approx(70_000)
-    with pytest.raises(UsageError, match="--bits 4"):
+    with pytest.raises(UsageError, match="`bits` 4"):
         pack(params, 4)
 
 
@@ -159,7 +160,7 @@ def test_the_scripts_are_readable_and_short() -> None:
 
 
 def test_the_page_is_hardly_larger_than_its_weights() -> None:
-    config = ModelConfig(61, 256)
+    config = ModelConfig(61, hidden=256)
     text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS)
     assert len(text) < 1.4 * 2 * sum(array.size for array in params_of(config).values())
 
@@ -185,7 +186,7 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize("name", ["</script><b>", "\"'><!--", "\x00\x1b\r\n\udcff\u202e", "y" * 5000, "&quot;</title>"])
 def test_hostile_names_and_characters_stay_what_they_are(name: str) -> None:
     characters = "".join(sorted(set("\x00\r\n</script>!-&'\"\u2028\u202e\ufeff\U0001f600")))
-    config = ModelConfig(len(characters), 8)
+    config = ModelConfig(len(characters), hidden=8)
     plain, hostile = (
         Elements(build(config, characters)),
         Elements(build(config, characters, page.Facts(name, [name] * 5, 9, 1))),
@@ -276,3 +277,18 @@ def test_pytorch_predicts_what_the_shipped_model_predicts(folder: Path) -> None:
     ids = ids[-2000:]
     difference = np.abs(predictions_of_torch(made, ids) - predictions(writer.params, writer.config, ids)).max()
     assert difference < 1e-5
+
+
+def test_the_page_of_the_bundled_model_is_what_the_command_writes(
+    folder: Path, charlstm: Callable[..., Result]
+) -> None:
+    """The page under docs/ is repeated: the same bytes, from the same model and the same code."""
+    result = charlstm("export", ROOT / "checkpoints" / "fables.npz", "again.html")
+    assert (result.status, result.out) == (0, "again.html\n")
+    assert Path("again.html").read_bytes() == (ROOT / "docs" / "fables.html").read_bytes()
+    refused = charlstm("export", "fables", "again.html")
+    assert refused.status == 2
+    assert "--force" in refused.sentence
+    assert charlstm("export", "fables", "again.html", "--force", "--bits", 8).status == 0
+    assert len(Path("again.html").read_bytes()) < 400_000
+    assert charlstm("export", "fables", "again.pdf").status == 2

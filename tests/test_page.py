@@ -20,7 +20,7 @@ from charlstm.nn.types import Array, Arrays
 from tests.browser import CHROMIUM, Browser, Page
 
 pytestmark = [
-    pytest.mark.processes,
+    pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
 ]
 
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(len(self.characters), self.hidden, self.layers, self.embedding)
+        return ModelConfig(len(self.characters), self.embedding, hidden=self.hidden, layers=self.layers)
 
     @property
     def params(self) -> Arrays:

@@ -100,10 +100,8 @@ def build(
         "model": _json(model),
         "weights": base64.b64encode(packed.data).decode(),
     }
-    page = re.sub(
-        r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html")
-    )  # one pass: what is inserted is not read again
-    return page.encode()
+    # One pass, so that what is inserted is not read again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html")).encode()
 
 
 def _rows(config: ModelConfig, params: Arrays, size: int, bits: int, facts: Facts) -> list[str]:

@@ -40,7 +40,7 @@ def pack(params: Arrays, bits: int) -> Packed:
         UsageError: `bits` is neither 8 nor 16, or a weight is too large for float16.
     """
     if bits not in (8, 16):
-        raise UsageError(f"--bits {bits} is not possible: it must be 8 or 16")
+        raise UsageError(f"`bits` {bits} is not possible: it must be 8 or 16")
     entries: list[dict[str, Any]] = []
     data = bytearray()
     for name, array in params.items():
@@ -74,7 +74,7 @@ def unpack(packed: Packed) -> Arrays:
 def _half(name: str, array: Array) -> Array:
     """An array as little-endian float16."""
     if np.abs(array).max(initial=0) > LARGEST_HALF:
-        raise UsageError(f"{name} has a weight too large for 16 bits: use --bits 8")
+        raise UsageError(f"{name} has a weight too large for 16 bits: use `bits` 8")
     half: Array = array.astype("<f2")
     return half
 
