@@ -22,8 +22,8 @@ from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays, Ids
 from charlstm.storage import checkpoint
+from tests.conftest import ROOT, Result
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = Path(page.__file__).parent
 CHARACTERS = "\n <>abcdefghijklmnopé"
 FACTS = page.Facts("fables", ["/home/someone/fables.txt"], 197_166, 1.2094)
