@@ -143,7 +143,7 @@ def build(cls: type[T], data: Any, what: str) -> T:
         raise ValueError(f"its {what} must have exactly the fields {', '.join(known)}")
     values = {}
     for name, (plain, low, high, hint, limit) in known.items():
-        value = data[name]
+        value: Any = data[name]
         if type(value) is not plain or not low <= value <= high:  # a history has many values: this is quick
             value = typed(hint, value, f"{what}.{name}", limit)
         values[name] = value
@@ -155,13 +155,15 @@ def _fields(cls: type[Any]) -> dict[str, _Field]:
     known = {}
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
-        hint, limit = hints[field.name], None
+        hint: Any = hints[field.name]
+        limit: Range | None = None
         if get_origin(hint) is Annotated:
             hint, limit = get_args(hint)[:2]
-        plain = None
+        plain, low, high = None, 0.0, 0.0
         if limit is not None and limit.high is not None and not limit.open:
             plain = next((kind for kind in (int, float) if hint in (kind, kind | None)), None)
-        known[field.name] = _Field(plain, limit.low if plain else 0, limit.high if plain else 0, hint, limit)
+            low, high = limit.low, limit.high
+        known[field.name] = _Field(plain, low, high, hint, limit)
     return known
 
 

@@ -52,21 +52,16 @@ def thinned(history: list[HistoryRow], best_step: int | None) -> list[HistoryRow
     """
     if len(history) <= MOST_ROWS:
         return history
-    old, before, rows = history[: len(history) // 2], 0, []
-    first: HistoryRow | None = None
-    for row in old:
-        if first is None and row.step != best_step and row is not old[-1]:
-            first = row
-            continue
-        if first is not None:
-            if row.step == best_step:
-                rows.append(first)
-            else:
-                row = _joined(first, row, before)
-            first = None
-        rows.append(row)
-        before = row.step
-    return rows + history[len(old) :]
+    half = len(history) // 2
+    rows: list[HistoryRow] = []
+    alone = False  # whether the last of these rows may be joined with the next
+    for row in history[:half]:
+        if alone and row.step != best_step:
+            rows[-1], alone = _joined(rows[-1], row, rows[-2].step if len(rows) > 1 else 0), False
+        else:
+            rows.append(row)
+            alone = row.step != best_step
+    return rows + history[half:]
 
 
 def _joined(a: HistoryRow, b: HistoryRow, before: int) -> HistoryRow:
