@@ -49,6 +49,8 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     sources = find(request.texts)
     files = RunFiles.named(default_name(sources) if request.name is None else request.name, request.folder)
     check_name(files.name)
+    if request.init_from not in (AUTO, NONE):
+        find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     old = _existing(request, files)
     text = corpus.read(sources, old.text.encoding if old else request.encoding)
     _make_folder(request.folder)
@@ -63,14 +65,18 @@ def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint |
         UsageError: the run already exists and may not be touched.
         CheckpointError: its file can't be used.
     """
-    if request.if_exists == "fail" and (files.latest.exists() or files.best.exists()):
+    exists = files.latest.exists()
+    if request.if_exists == "fail" and exists:
         raise UsageError(
-            f"the run {files.name!r} already exists ({files.latest if files.latest.exists() else files.best}): continue it "
-            f"with 'charlstm resume {files.name}', set `if_exists` to resume or overwrite, or choose another `name`"
+            f"the run {files.name!r} already exists ({files.latest}): continue it with 'charlstm resume {files.name}', "
+            f"set `if_exists` to resume or overwrite, or choose another `name`"
         )
-    return (
-        checkpoint.load(files.latest) if request.if_exists in ("resume", "update") and files.latest.exists() else None
-    )
+    if request.if_exists == "fail" and files.best.exists():
+        raise UsageError(
+            f"the best model of a run {files.name!r} exists without the run ({files.best}): choose another `name`, or set "
+            f"`if_exists` to overwrite"
+        )
+    return checkpoint.load(files.latest) if exists and request.if_exists in ("resume", "update") else None
 
 
 @contextlib.contextmanager

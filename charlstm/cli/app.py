@@ -41,11 +41,12 @@ from charlstm.cli.options import (
     UnknownOption,
     complete_run,
     complete_text,
+    expanded,
     option,
 )
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
-from charlstm.errors import CharlstmError, UsageError
+from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as leaving:  # Typer exits this way when a pipe is closed
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return signals.SIGNALS["SIGINT"]
+        return SIGNALS["SIGINT"]
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
@@ -185,8 +186,12 @@ def sample(
         unknown=unknown,
         prompt=prompt,
     )
+    if output == Path("-"):
+        output = None
     if output is None:
         signals.need_stdout()
+    elif output.is_dir():  # "" is the current directory
+        raise UsageError(f"--output {output} is a directory: give the name of a file")
     blas.prepare()
     with signals.leaving_on_signals():
         if interactive:
@@ -207,7 +212,12 @@ def info(
     json: JSON = False,
     plot: Annotated[
         Path | None,
-        option("--plot", "Draw the curves in this .png or .svg file (needs matplotlib).", show_default=False),
+        option(
+            "--plot",
+            "Draw the curves in this .png or .svg file (needs matplotlib).",
+            show_default=False,
+            callback=expanded,
+        ),
     ] = None,
     checkpoints: Checkpoints = RUNS,
 ) -> int:

@@ -9,13 +9,14 @@ import typer
 
 from charlstm.cli import completion
 from charlstm.settings import CONVERSATION_LENGTH, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown
+from charlstm.text.sources import expand
 
 DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a run in the checkpoint folder that was given."""
-    return completion.complete_run(incomplete, Path(ctx.params.get("checkpoints") or "checkpoints"))
+    return completion.complete_run(incomplete, expand(ctx.params.get("checkpoints") or "checkpoints"))
 
 
 def complete_text(incomplete: str) -> list[str]:
@@ -28,6 +29,11 @@ def option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
     flags = name.split()
     env = "CHARLSTM_" + flags[-1].strip("-").replace("-", "_").upper()
     return typer.Option(*flags, help=help, envvar=env, rich_help_panel=panel, **more)
+
+
+def expanded(path: Path | None) -> Path | None:
+    """Replace a leading ``~`` in the value of an option: most shells leave that of ``--output=~/file`` as it is."""
+    return None if path is None else expand(path)
 
 
 LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
@@ -52,7 +58,7 @@ Run = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Checkpoints = Annotated[Path, option("--checkpoints", "Checkpoint folder.", RUNNING)]
+Checkpoints = Annotated[Path, option("--checkpoints", "Checkpoint folder.", RUNNING, callback=expanded)]
 Minutes = Annotated[float | None, option("--minutes", "Stop after this many minutes.", LENGTH, show_default=False)]
 Epochs = Annotated[
     float | None,
@@ -181,6 +187,7 @@ PromptFile = Annotated[
         "UTF-8 file with the text to continue; its final newline is ignored.",
         ENDING,
         show_default=False,
+        callback=expanded,
     ),
 ]
 UnknownOption = Annotated[
@@ -205,5 +212,10 @@ Interactive = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    option("--output", "Write to this file, replacing it only once the output is complete.", show_default=False),
+    option(
+        "--output",
+        "Write to this file, replacing it only once the output is complete ('-' is standard output).",
+        show_default=False,
+        callback=expanded,
+    ),
 ]

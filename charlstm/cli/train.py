@@ -41,6 +41,7 @@ from charlstm.cli.options import (
     WindowLength,
 )
 from charlstm.display.formatting import inline
+from charlstm.errors import SIGNALS
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
@@ -143,7 +144,7 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
         else:
             sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
-    return signals.SIGNALS.get(stop.reason or "", 0)
+    return SIGNALS.get(stop.reason or "", 0)
 
 
 def _spelled(event: Event) -> Event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 import sys
 import types
@@ -78,7 +79,7 @@ def history(rows: Any, step: int) -> list[HistoryRow]:
     """Return the history up to a step, checked to be in order."""
     found = [build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], rows, "history")]
     steps = [row.step for row in found]
-    if any(a >= b for a, b in zip(steps, [*steps[1:], step + 1], strict=True)):
+    if any(a >= b for a, b in itertools.pairwise([*steps, step + 1])):
         raise ValueError("its history is not in the order of its steps")
     return found
 
@@ -141,10 +142,11 @@ def build(cls: type[T], data: Any, what: str) -> T:
     known = _fields(cls)  # type: ignore[arg-type]  # classes are hashable
     if not isinstance(data, dict) or data.keys() != known.keys():
         raise ValueError(f"its {what} must have exactly the fields {', '.join(known)}")
-    values = {}
+    values: dict[str, Any] = {}
     for name, (plain, low, high, hint, limit) in known.items():
-        value: Any = data[name]
-        if type(value) is not plain or not low <= value <= high:  # a history has many values: this is quick
+        value = data[name]
+        quick = type(value) is plain and low <= value <= high  # type: ignore[operator]  # a history has many values
+        if not quick:
             value = typed(hint, value, f"{what}.{name}", limit)
         values[name] = value
     return cls(**values)
