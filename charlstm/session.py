@@ -19,6 +19,7 @@ from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import RunFiles
 from charlstm.storage.saver import CheckpointSaver
+from charlstm.text.sources import summary
 from charlstm.training import advice, loop
 from charlstm.training.budget import Planner
 from charlstm.training.control import Stop
@@ -169,7 +170,7 @@ class Session:
             run=self.name,
             path=str(self.path),
             resumed=self.resumed,
-            text=", ".join(Path(source).name for source in s.text.sources),
+            text=summary(s.text.sources, lambda source: Path(source).name),
             chars=s.text.chars,
             val_chars=len(self.val_ids),
             vocabulary=V,

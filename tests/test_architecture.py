@@ -22,6 +22,7 @@ FREE = {"display", "__init__"}
 DOORS = {
     "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
     "charlstm.cli.options": {"charlstm.text.sources"},
+    "charlstm.cli.info": {"charlstm.text.sources"},
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},

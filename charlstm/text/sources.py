@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charlstm import blas
@@ -14,6 +14,8 @@ BUILT_IN = "fables"
 BASE = "english"
 """The bundled model that runs on small English texts start from."""
 SUFFIX = ".txt"
+MOST_SHOWN = 5
+"""How many texts of a run are named in a line."""
 
 
 def bundled_path(folder: str, name: str) -> Path:
@@ -48,6 +50,12 @@ def stored(sources: Sequence[str]) -> tuple[str, ...]:
             raise CorpusError(f"the text {source[:200]} is missing, or is not a file: restore it")
         found.append(str(path))
     return tuple(found)
+
+
+def summary(sources: Sequence[str], shown: Callable[[str], str]) -> str:
+    """List some texts in one line: the first few as `shown` returns them, and how many more there are."""
+    first, more = [shown(source) for source in sources[:MOST_SHOWN]], len(sources) - MOST_SHOWN
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
 
 
 def find(names: Sequence[str]) -> tuple[str, ...]:
