@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -584,3 +585,20 @@ def test_the_special_files_and_the_races(folder: Path) -> None:
         command = [sys.executable, "-m", f"tests.experiments.{experiment}", *options]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=False, timeout=600)
         assert done.returncode == 0, done.stdout.decode()[-2000:]
+
+
+def test_a_folder_of_500_runs_of_which_20_are_damaged_is_listed_within_a_second(
+    charlstm: Program, copy_run: Any, folder: Path
+) -> None:
+    copy_run(12, "--eval-every", 4, name="r")
+    latest, best = (Path(f"checkpoints/r{ending}").read_bytes() for ending in (".npz", ".best.npz"))
+    for number in range(499):
+        cut = 300 if number % 25 == 0 else 0
+        Path(f"checkpoints/r{number}.npz").write_bytes(latest[: len(latest) - cut])
+        Path(f"checkpoints/r{number}.best.npz").write_bytes(best)
+    began_s = time.process_time()  # a busy machine takes no part in it
+    shown = charlstm("info").out
+    taken_s = time.process_time() - began_s
+    assert shown.count(".npz is not a checkpoint, or is damaged") == 20
+    assert shown.count(" of 12 ") >= 480
+    assert taken_s < 1
