@@ -25,7 +25,12 @@ DOORS = {
     "charlstm.cli.info": {"charlstm.text.sources"},
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
-    "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
+    "charlstm.cli.sample": {
+        "charlstm.storage.atomic",
+        "charlstm.storage.runs",
+        "charlstm.inference.novelty",
+        "charlstm.text.prompt",
+    },
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""

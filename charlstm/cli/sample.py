@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from charlstm import api
-from charlstm.display.formatting import visible
+from charlstm.display.formatting import inline, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
 from charlstm.inference import novelty
 from charlstm.settings import SampleConfig
 from charlstm.storage import atomic
+from charlstm.storage.runs import skipped
 from charlstm.text.prompt import read_prompt
 
 
@@ -43,6 +44,8 @@ def write_samples(
         raise UsageError("--json, -n, --novelty and --output need a finite sample: set --length")
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
+    if run is None and (note := skipped(folder)):
+        print(inline(note), file=sys.stderr)
     training_text = model.training_text() if novelty else None
     told, seed = seed, api.draw_seed() if seed is None else seed
     texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
