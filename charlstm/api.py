@@ -21,12 +21,22 @@ from charlstm.errors import CorpusError, PromptError, UsageError
 from charlstm.inference import evaluation, sampling
 from charlstm.inference.novelty import TrainingText
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import Budget, IfExists, Optimizer, RunOptions, SampleConfig, TrainConfig, Unknown, require
+from charlstm.settings import (
+    Budget,
+    IfExists,
+    Optimizer,
+    RunOptions,
+    SampleConfig,
+    TextOptions,
+    TrainConfig,
+    Unknown,
+    require,
+)
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint
-from charlstm.text import corpus
+from charlstm.text import corpus, files
 from charlstm.text.corpus import Corpus, TextInfo
-from charlstm.text.sources import STDIN, find
+from charlstm.text.sources import STDIN, find, find_again
 from charlstm.text.vocabulary import describe_some
 from charlstm.training.control import Stop
 from charlstm.training.state import HistoryRow
@@ -218,7 +228,7 @@ class Model:
                 f"the text of {self.name!r} came from standard input and can't be compared: leave out --novelty"
             )
         try:
-            text = corpus.read(find(info.sources), info.encoding)
+            text = corpus.read(find_again(info.sources), info.options)
         except CorpusError as error:
             raise CorpusError(f"the text of {self.name!r} can't be compared: {error}") from error
         if text.info.sha256 != info.sha256:
@@ -300,7 +310,7 @@ def read_text(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), encoding)
+    return corpus.read(find(_words(corpora)), TextOptions(encoding))
 
 
 def read_prompt(source: str | Path) -> str:
@@ -313,7 +323,7 @@ def read_prompt(source: str | Path) -> str:
     """
     name = "standard input" if source == STDIN else str(source)
     try:
-        with corpus.open_source(str(source)) as file:
+        with files.open_source(str(source)) as file:
             data = file.read()
     except OSError as error:
         raise PromptError(f"the prompt {name} can't be read ({error.strerror or error}): give another file") from error

@@ -16,7 +16,7 @@ from charlstm import events
 from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
 from charlstm.inference import evaluation, ngram
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import LEARNING_RATES, Budget, RunOptions, TrainConfig
+from charlstm.settings import LEARNING_RATES, Budget, RunOptions, TextOptions, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
@@ -267,7 +267,7 @@ def start(
             resumed.notes += _left_out(overrides, resumed.state.config)
             return resumed
     pretrained = checkpoint.load(find_run(init_from, folder, best=True)).char_model if init_from is not None else None
-    text = corpus.read(sources, encoding)
+    text = corpus.read(sources, TextOptions(encoding))
     notes = []
     if pretrained is not None:
         overrides = _as_pretrained(overrides, pretrained.config, str(init_from))
@@ -320,7 +320,7 @@ def resume(
             raise UsageError(
                 f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
             )
-    text = corpus.read(find(sources), loaded.text.encoding)
+    text = corpus.read(find(sources), loaded.text.options)
     if text.info.sha256 != loaded.text.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "

@@ -150,3 +150,17 @@ def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(
             f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}")
         )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How texts are read. A run remembers it, to read its text in the same way again."""
+
+    encoding: str = "utf-8"
+    field: str = ""  # of the records in .csv, .tsv, .json and .jsonl files; "": read these files as plain text
+    separator: str = "\n"  # ends each record
+    unescape: bool = False  # decode HTML entities
+
+    def __post_init__(self) -> None:
+        if self.separator != "\n" and not self.field:
+            raise UsageError("`separator` separates the records of a `field`: add `field`, or leave out `separator`")

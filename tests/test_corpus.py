@@ -6,17 +6,19 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from charlstm.errors import CorpusError
-from charlstm.text import corpus
+from charlstm.settings import TextOptions
+from charlstm.text import corpus, files
 from charlstm.text.sources import find
 
 
-def read(path: Path, **more: str) -> tuple[str, corpus.Corpus]:
-    found = corpus.read([str(path)], **more)
+def read(path: Path, **options: Any) -> tuple[str, corpus.Corpus]:
+    found = corpus.read([str(path)], TextOptions(**options))
     return found.vocabulary.decode(found.ids), found
 
 
@@ -68,7 +70,7 @@ def test_pieces_that_split_a_character_or_a_line_end_do_not_matter(
     path = write(folder, expected.replace("\n", "\r\n").encode())
     whole = read(path)[1].info
     for size in (1, 2, 3, 5, 7):
-        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        monkeypatch.setattr(files, "CHUNK_BYTES", size)
         text, found = read(path)
         assert text == expected
         assert found.info == whole
@@ -122,8 +124,8 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
         (b"", ["is empty"]),
         (b"\xef\xbb\xbf", ["is empty"]),
         (b"x", ["one character"]),
-        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "--encoding cp1252"]),
-        (b"cut short \xe6\xbc", ["offset 10", "--encoding"]),
+        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "`encoding` cp1252"]),
+        (b"cut short \xe6\xbc", ["offset 10", "`encoding`"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
         ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),
@@ -139,7 +141,7 @@ def test_what_is_wrong_with_a_text_is_said_with_what_to_type(folder: Path, data:
 def test_the_offset_of_a_bad_byte_is_right_beyond_the_first_piece(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 16)
     with pytest.raises(CorpusError, match=r"line 6, offset 50: byte 0xFE"):
         read(write(folder, b"123456789\n" * 5 + b"\xfe"))
 
@@ -188,12 +190,12 @@ def test_every_encoding_gives_the_same_text_wherever_it_is_cut(
     ) * 20
     path = write(folder, expected.replace("\n", "\r\n").encode(encoding))
     for size in (1, 3, 64, 1 << 18):
-        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        monkeypatch.setattr(files, "CHUNK_BYTES", size)
         assert read(path, encoding=encoding)[0] == expected
 
 
 def test_half_a_character_is_refused_and_never_gets_into_a_vocabulary(folder: Path) -> None:
-    with pytest.raises(CorpusError, match=r"U\+D800.*--encoding"):
+    with pytest.raises(CorpusError, match=r"U\+D800.*`encoding`"):
         read(write(folder, b"a \\ud800 b"), encoding="unicode_escape")
 
 
@@ -219,14 +221,14 @@ def test_of_a_file_that_grows_while_it_is_read_what_was_there_is_taken(
             file.write("é"[-1:].encode()[1:] + b" and more of it" * 10)
         add(builder, piece)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 4)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 4)
     monkeypatch.setattr(corpus._Builder, "add", grow)
     assert read(path)[0] == "grows and grows, é"
 
 
 def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read(write(folder, "the cat, é".encode()))[1].info
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 3)
+    monkeypatch.setattr(corpus, "BLOCK_CHARS", 3)
     assert read(write(folder, "the cat, é sat".encode()))[1].begins_with(before)
     assert not read(write(folder, "The cat, é sat".encode()))[1].begins_with(before)
 

@@ -1,0 +1,73 @@
+"""Counts what became of the records of a file, and splits a text into lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from charlstm.errors import CorpusError, did_you_mean
+
+MALFORMED_SHARE = 0.01
+"""Fraction of malformed rows that are skipped with a note; a file with more is refused."""
+
+
+@dataclass
+class Tally:
+    """What became of the records of one file, and the first place of each kind of trouble."""
+
+    name: str  # of the file
+    wanted: str  # field
+    rows: int = 0
+    used: int = 0
+    empty: int = 0
+    missing: int = 0
+    fields: list[str] = field(default_factory=list)  # of the first record that lacks the wanted one
+    trouble: dict[str, list[str]] = field(default_factory=lambda: {"repaired": [], "malformed": []})
+
+    def at(self, line: int, column: int) -> str:
+        """Return a place for a message."""
+        return f"{self.name}, line {line}, column {column}"
+
+    def notes(self) -> list[str]:
+        """Return notes for the user.
+
+        Raises:
+            CorpusError: too many records are malformed, or none has the field.
+        """
+        malformed, repaired = self.trouble["malformed"], self.trouble["repaired"]
+        if len(malformed) > MALFORMED_SHARE * self.rows:
+            many = f", one of {len(malformed):,} malformed among {self.rows:,}" if len(malformed) > 1 else ""
+            raise CorpusError(f"{malformed[0]}{many}: repair or delete such records")
+        if not self.used and self.missing:
+            raise no_field(self.name, self.wanted, self.fields)
+        if not self.used:
+            raise CorpusError(f"{self.name} has no text in its field {self.wanted!r}: give another `field`")
+        notes = []
+        if malformed:
+            notes.append(f"{len(malformed):,} of {self.rows:,} records were skipped: {malformed[0]}")
+        if repaired:
+            notes.append(f"{len(repaired):,} rows that are not valid CSV were read as they are: {repaired[0]}")
+        if self.missing:
+            notes.append(f"{self.missing:,} of {self.rows:,} records of {self.name} have no field {self.wanted!r}")
+        if self.empty:
+            notes.append(f"{self.empty:,} records of {self.name} are empty and were left out")
+        return notes
+
+
+def no_field(name: str, wanted: str, fields: list[str]) -> CorpusError:
+    shown = ", ".join(fields[:12]) + (", …" if len(fields) > 12 else "")
+    hint = did_you_mean(wanted, fields)
+    return CorpusError(f"{name} has no field {wanted!r} ({shown}): {hint or 'give one of these as `field`'}")
+
+
+def split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text, each with its LF except perhaps the last."""
+    held: list[str] = []
+    for piece in pieces:
+        first, *rest = piece.split("\n")
+        held.append(first)
+        for part in rest:
+            yield "".join(held) + "\n"
+            held = [part]
+    if last := "".join(held):
+        yield last
