@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charlstm import session
+from charlstm import launch
 from charlstm.storage import checkpoint
 from charlstm.training.fingerprint import fingerprint
 from tests.conftest import ROOT, SMALL, Result
@@ -57,7 +57,7 @@ def test_a_run_that_goes_on_on_the_same_machine_says_nothing(charlstm: Callable[
 def test_a_run_that_goes_on_on_another_machine_says_once_that_it_is_no_longer_exact(
     charlstm: Callable[..., Result], trained: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "fingerprint", lambda: "0" * 64)
+    monkeypatch.setattr(launch, "fingerprint", lambda: "0" * 64)
     result = charlstm("resume", "--steps", 7)
     assert result.status == 0
     assert NOTE in result.err

@@ -25,26 +25,26 @@ def run(charlstm: Callable[..., Result], text: Path) -> str:
     return "verses"
 
 
-def by_hand(folder: Path, text: str, cold: int = 0) -> float:
-    """Character by character, one stream, from a zero state; `cold` forgets every so many characters."""
+def by_hand(folder: Path, text: str, context: int = 0) -> float:
+    """Character by character, one stream, from a zero state; `context` forgets every so many characters."""
     writer = checkpoint.load(folder / "checkpoints" / "verses.best.npz").char_model
     ids, total = writer.vocabulary.encode(text), 0.0
     for k in range(len(ids) - 1):
-        if k == 0 or (cold and k % cold == 0):
+        if k == 0 or (context and k % context == 0):
             stepper = Stepper(writer.params, writer.config, 1)
         logits = stepper.step(ids[k : k + 1])[:, 0].astype(float)
         total += math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[ids[k + 1]]
     return total / (len(ids) - 1)
 
 
-@pytest.mark.parametrize("cold", [0, 1, 7, 50, 10_000])
+@pytest.mark.parametrize("context", [0, 1, 7, 50, 10_000])
 def test_eval_tells_what_reading_character_by_character_tells(
-    charlstm: Callable[..., Result], folder: Path, run: str, cold: int
+    charlstm: Callable[..., Result], folder: Path, run: str, context: int
 ) -> None:
     Path("new.txt").write_text(VERSES[::-1][:150], encoding="utf-8")
-    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--context", cold).out)
+    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--context", context).out)
     assert told["chars"] == 149
-    assert told["nats_per_char"] == pytest.approx(by_hand(folder, VERSES[::-1][:150], cold), rel=1e-4)
+    assert told["nats_per_char"] == pytest.approx(by_hand(folder, VERSES[::-1][:150], context), rel=1e-4)
     assert told["bits_per_char"] == pytest.approx(told["nats_per_char"] / math.log(2))
     assert told["uniform_nats"] == pytest.approx(math.log(len(set(VERSES))))
 
@@ -59,11 +59,11 @@ def test_eval_in_words_is_one_line_on_stdout(charlstm: Callable[..., Result], te
 
 
 def test_a_long_text_is_read_in_streams_and_each_character_once(folder: Path) -> None:
-    config = evaluation.model.ModelConfig(9, 4, 1)
+    config = evaluation.model.ModelConfig(9, hidden=4)
     params = evaluation.model.init(config, np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(0, 9, 5003)
-    for cold in (0, 3, 64):
-        places = [p for p, _ in evaluation.char_nll(params, config, ids, *evaluation.streams_of(5002, cold))]
+    for context in (0, 3, 64):
+        places = [p for p, _ in evaluation.char_nll(params, config, ids, *evaluation.streams_of(5002, context))]
         assert sorted(np.concatenate(places).tolist()) == list(range(1, 5003))
 
 
@@ -125,7 +125,7 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 
 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
-    config, wider = (evaluation.model.ModelConfig(V, 4, 2, embedding=3) for V in (5, 7))
+    config, wider = (evaluation.model.ModelConfig(V, 3, hidden=4, layers=2) for V in (5, 7))
     pretrained = evaluation.model.init(config, np.random.default_rng(0))
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from charlstm import events, session
+from charlstm import events, launch, session
 from charlstm.errors import SaveError
-from charlstm.settings import Budget, RunOptions
+from charlstm.settings import Budget, RunOptions, TrainRequest
 from charlstm.storage import checkpoint, saver
 from charlstm.training.control import Stop
 from tests import faults
@@ -168,8 +168,8 @@ def test_a_process_that_dies_between_any_two_calls_of_a_save_leaves_a_whole_file
 
 def begin(text: Path, steps: int = 40) -> session.Session:
     overrides = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
-    options = RunOptions(preview_every_s=0, save_every_s=0)
-    return session.start([str(text)], overrides, Budget(steps=steps), Path("checkpoints"), options, Stop())
+    options = RunOptions(preview_every_s=0, save_every_s=0, threads=1)
+    return launch.start(TrainRequest((str(text),), overrides, Budget(steps=steps), options), Stop())
 
 
 def driven(run: session.Session, do: Callable[[events.Event], None]) -> tuple[list[str], str]:

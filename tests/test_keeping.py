@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from charlstm import events, session
+from charlstm import events, launch, session
 from charlstm.errors import SaveError
-from charlstm.settings import Budget, RunOptions
+from charlstm.settings import Budget, RunOptions, TrainRequest
 from charlstm.storage import atomic, checkpoint
 from charlstm.storage.lock import Lock, trainer_of
 from charlstm.training.control import Stop
@@ -28,9 +28,10 @@ WISHES = {"hidden": 8, "layers": 1, "batch": 4, "seq": 10, "eval_every": 10}
 
 
 def begin(text: Path, steps: int = 40, **options: float) -> session.Session:
-    return session.start(
-        [str(text)], dict(WISHES), Budget(steps=steps), Path("checkpoints"), RunOptions(preview_every_s=0, **options), Stop()
-    )  # fmt: skip
+    request = TrainRequest(
+        (str(text),), WISHES, Budget(steps=steps), RunOptions(preview_every_s=0, threads=1, **options)
+    )
+    return launch.start(request, Stop())
 
 
 def breaking(monkeypatch: pytest.MonkeyPatch, works: Callable[[int], bool]) -> list[Path]:

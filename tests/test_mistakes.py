@@ -27,7 +27,7 @@ from tests.mistakes import ALL, NAMES, NONE, Carried, Mistakes, only
 
 V, H, T = 7, 5, 6
 PAGE = ROOT / "docs" / "nan.md"
-CONFIG = ModelConfig(V, H, 1)
+CONFIG = ModelConfig(V, hidden=H)
 
 
 def example(seed: int = 0, T: int = T) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Carried]:
@@ -353,7 +353,7 @@ def test_drawn_biases_begin_with_a_memory_of_a_few_characters() -> None:
 
 def test_the_project_begins_with_the_forget_gate_open_and_no_other_bias() -> None:
     H = 100
-    params = model.init(ModelConfig(V, H, 2), np.random.default_rng(0))
+    params = model.init(ModelConfig(V, hidden=H, layers=2), np.random.default_rng(0))
     for name in ("layer1.b", "layer2.b"):
         assert (params[name][H : 2 * H] == lstm.FORGET_BIAS).all()
         assert np.count_nonzero(params[name]) == H
@@ -499,7 +499,7 @@ def test_two_hundred_steps_lose_what_the_plain_form_loses() -> None:
     plain = mistakes.init(np.random.default_rng(5), V, H)
     names = {"layer1.W": "W", "layer1.U": "U", "layer1.b": "b", "out.W": "Wy", "out.b": "by"}
     fast = {ours: plain[theirs].astype(np.float32) for ours, theirs in names.items()}
-    config = ModelConfig(V, H, 1)
+    config = ModelConfig(V, hidden=H)
     work, state, recurrent_state = model.Workspace.empty(config, T, 1), model.State.zero(config, 1), Carried.zero(H)
     losses = []
     for step in range(steps):

@@ -95,6 +95,7 @@ def _find_column(header: str, tally: Tally) -> tuple[str, int, list[str]]:
 
 
 def split_columns(line: str, delimiter: str) -> list[str]:
+    """Return the columns of a header line."""
     try:
         return [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
     except csv.Error:

@@ -55,6 +55,7 @@ class Tally:
 
 
 def no_field(name: str, wanted: str, fields: list[str]) -> CorpusError:
+    """Return the error for a field that no record has, with the names of those that there are."""
     shown = ", ".join(fields[:12]) + (", …" if len(fields) > 12 else "")
     hint = did_you_mean(wanted, fields)
     return CorpusError(f"{name} has no field {wanted!r} ({shown}): {hint or 'give one of these as `field`'}")
