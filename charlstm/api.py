@@ -230,11 +230,8 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
 
 
 def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
-    """Find and read texts as `train` does.
+    """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
 
-    Args:
-        corpora: as for `train`.
-        **reading: the fields of `charlstm.settings.TextOptions`.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
@@ -306,13 +303,11 @@ def resume(
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    kept = [f.name for f in fields(TextOptions) if f.name in settings]
-    budget, options, _, overrides = _sort(settings)
-    if kept or overrides:
-        names = ", ".join(f"`{name}`" for name in (*kept, *overrides))
-        raise UsageError(f"a run keeps its settings: {names} can't be changed")
-    run = None if run is None else str(run)
-    return begin(ResumeRequest(run, budget, options, Path(checkpoints), tuple(_words(text))), stop)
+    budget, options, reading, overrides = _sort(settings)
+    if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
+        raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
+    name = None if run is None else str(run)
+    return begin(ResumeRequest(name, budget, options, Path(checkpoints), tuple(_words(text))), stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:

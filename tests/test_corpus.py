@@ -125,7 +125,7 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
         (b"\xef\xbb\xbf", ["is empty"]),
         (b"x", ["one character"]),
         (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "`encoding` cp1252"]),
-        (b"cut short \xe6\xbc", ["offset 10", "`encoding`"]),
+        (b"cut short \xe6\xbc", ["offset 10", "the rest is UTF-8", "iconv -c"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
         ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),

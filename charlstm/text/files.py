@@ -185,8 +185,9 @@ def _refuse_foreign(block: bytes, name: str, encoding: str) -> None:
     control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
     if suspicious and (not _is_utf8(head) or head.count(0) > len(head) // 4):
-        if likely := encodings.guess(head):
-            raise CorpusError(f"{name} is not UTF-8 but probably {likely[0]}: add `encoding` {likely[1]}")
+        label, codec = encodings.guess(head) or ("", "")
+        if codec.startswith("utf-16"):
+            raise CorpusError(f"{name} is not UTF-8 but probably {label}: add `encoding` {codec}")
         raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set `encoding`")
 
 
