@@ -232,7 +232,6 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
 def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
     """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
 
-
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
@@ -296,8 +295,7 @@ def resume(
         run: the name or file of a run; None: the newest run.
         checkpoints: the checkpoint folder.
         text: where its text is now, if it has moved.
-        stop: as for `train`.
-        **settings: the fields of `Budget` and `RunOptions`.
+        stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
@@ -327,7 +325,6 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
 def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
     """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
     given = {name: value for name, value in settings.items() if value is not None}
-    budget, options, reading = (
-        {f.name: given.pop(f.name) for f in fields(cls) if f.name in given} for cls in (Budget, RunOptions, TextOptions)
-    )
+    classes = (Budget, RunOptions, TextOptions)
+    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
     return Budget(**budget), RunOptions(**options), TextOptions(**reading), given
