@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
 from charlstm.settings import TextOptions
-from charlstm.text import files, records
+from charlstm.text import encodings, files, records
 from charlstm.text.sources import BUILT_IN, SUFFIX, bundled_path
 from charlstm.text.vocabulary import Vocabulary, describe_some
 
@@ -113,7 +113,7 @@ def read(sources: Sequence[str], options: TextOptions = DEFAULTS) -> Corpus:
     ids, vocabulary = builder.finish()
     how = asdict(options) | {"encoding": codec}
     info = TextInfo(tuple(map(_lasting, sources)), chars=builder.chars, sha256=builder.hash.hexdigest(), **how)
-    return Corpus(ids, vocabulary, info, (*notes, *_note_controls(vocabulary, codec)))
+    return Corpus(ids, vocabulary, info, (*notes, *_note_controls(ids, vocabulary, codec)))
 
 
 def _codec(encoding: str) -> str:
@@ -126,15 +126,19 @@ def _codec(encoding: str) -> str:
         raise CorpusError(f"`encoding` {encoding!r} is unknown: try utf-8, utf-16, cp1252 or latin-1") from error
 
 
-def _note_controls(vocabulary: Vocabulary, codec: str) -> list[str]:
-    """Return a note if a text in Latin-1 has control characters where Windows-1252 has quotation marks and dashes."""
-    controls = [c for c in vocabulary.characters if "\x80" <= c <= "\x9f"]
+def _note_controls(ids: NDArray[Any], vocabulary: Vocabulary, codec: str) -> list[str]:
+    """Return a note if a text in Latin-1 has control characters, which other encodings use for letters and quotation marks."""
+    controls = [i for i, c in enumerate(vocabulary.characters) if "\x80" <= c <= "\x9f"]
     if not controls or codec != "iso8859-1":
         return []
-    meant = "".join(c.encode("latin-1").decode("cp1252", "ignore") for c in controls)
+    start = max(0, int(np.argmax(np.isin(ids, controls))) - encodings.SAMPLE_BYTES // 2)
+    likely = encodings.guess(vocabulary.decode(ids[start : start + encodings.SAMPLE_BYTES]).encode("latin-1"))
+    label, other = likely or ("Windows-1252", "cp1252")
+    if other == "utf-8":  # there is a note already
+        return []
+    shown = describe_some([vocabulary.characters[i] for i in controls[:3]])
     return [
-        f"the text contains control characters ({describe_some(controls)}), which are {meant} in cp1252: "
-        f"it is probably not Latin-1, so set `encoding` cp1252"
+        f"the text has control characters ({shown}), so it is probably not Latin-1 but {label}: set `encoding` {other}"
     ]
 
 

@@ -100,8 +100,8 @@ def _members(name: str, file: BinaryIO, encoding: str, notes: list[str]) -> Iter
         texts = [i for i in infos if PurePosixPath(i.filename).suffix.lower() in (*TEXT_SUFFIXES, *RECORDS)]
         if not texts:
             raise CorpusError(
-                f"{name} is a .zip archive or an Office document and contains no {', '.join(TEXT_SUFFIXES)} file: "
-                f"give a plain text file"
+                f"{name} is a .zip archive or an Office document and contains no text (.txt, .md, .csv, .json, …): "
+                f"save the text as a plain file"
             )
         for info in sorted(texts, key=lambda info: info.filename):
             inner = f"{name}/{info.filename}"
@@ -184,10 +184,12 @@ def _refuse_foreign(block: bytes, name: str, encoding: str) -> None:
         return
     control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
-    if suspicious and (not _is_utf8(head) or head.count(0) > len(head) // 4):
-        label, codec = encodings.guess(head) or ("", "")
-        if codec.startswith("utf-16"):
-            raise CorpusError(f"{name} is not UTF-8 but probably {label}: add `encoding` {codec}")
+    if not suspicious:
+        return
+    label, codec = encodings.guess(head) or ("", "")
+    if codec.startswith("utf-16"):
+        raise CorpusError(f"{name} is not UTF-8 but probably {label}: add `encoding` {codec}")
+    if not _is_utf8(head) or head.count(0) > len(head) // 4:
         raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set `encoding`")
 
 

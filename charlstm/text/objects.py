@@ -68,7 +68,9 @@ def _skip(text: str, at: int) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "msg", None) or ("nested too deeply" if isinstance(error, RecursionError) else str(error))
+    return getattr(error, "msg", "").removesuffix(" at") or (
+        "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    )
 
 
 def _value(record: Any, tally: Tally, place: Callable[[], str]) -> Iterator[str]:
@@ -90,7 +92,9 @@ def _value(record: Any, tally: Tally, place: Callable[[], str]) -> Iterator[str]
         tally.fields = tally.fields or _names(record)
     elif isinstance(value, (dict, list)):
         inner = f", as in {_names(value, tally.wanted + '.')[0]!r}" if isinstance(value, dict) and value else ""
-        raise CorpusError(f"{place()}: the field {tally.wanted!r} is not a text: give another `field`{inner}")
+        raise CorpusError(
+            f"{place()}: the field {tally.wanted!r} is {'a list' if isinstance(value, list) else 'an object'}, not a text: give another `field`{inner}"
+        )
     else:
         yield value if isinstance(value, str) else json.dumps(value)
 

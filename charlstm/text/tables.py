@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from charlstm.errors import CorpusError
 from charlstm.text.sources import kind_of
 from charlstm.text.tally import Tally, no_field, split_lines
 
@@ -49,6 +50,8 @@ def csv_records(pieces: Iterator[str], tally: Tally) -> Iterator[str]:
     try:
         lines = _Lines(pieces)
         header = next(lines, "").removesuffix("\n")
+        if not header:
+            raise CorpusError(f"{tally.name} is empty or begins with an empty line: give a file of records")
         delimiter, index, columns = _find_column(header, tally)
         if columns[index] != tally.wanted:  # a number: there is no header
             lines.again.append(lines.record.pop())
@@ -142,4 +145,4 @@ def _diagnose(line: str, delimiter: str, columns: int) -> tuple[int, str]:
         k += 1
     if quoted:
         return opened, "the quoted field that begins here does not end as it should"
-    return len(line) + 1, f"the row has {fields} columns where {columns} belong"
+    return len(line) + 1, f"the row has {fields} columns, and the header {columns}"

@@ -44,13 +44,13 @@ class Tally:
             raise CorpusError(f"{self.name} has no text in its field {self.wanted!r}: give another `field`")
         notes = []
         if malformed:
-            notes.append(f"{len(malformed):,} of {self.rows:,} records were skipped: {malformed[0]}")
+            notes.append(f"{malformed[0]} (rows like this are skipped: {len(malformed):,} of {self.rows:,})")
         if repaired:
-            notes.append(f"{len(repaired):,} rows that are not valid CSV were read as they are: {repaired[0]}")
+            notes.append(f"{repaired[0]} (rows like this are read as they stand: {len(repaired):,} of {self.rows:,})")
         if self.missing:
-            notes.append(f"{self.missing:,} of {self.rows:,} records of {self.name} have no field {self.wanted!r}")
+            notes.append(f"{self.name}: records without a field {self.wanted!r}: {self.missing:,} of {self.rows:,}")
         if self.empty:
-            notes.append(f"{self.empty:,} records of {self.name} are empty and were left out")
+            notes.append(f"{self.name}: empty records, left out: {self.empty:,} of {self.rows:,}")
         return notes
 
 
