@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 from charlstm.errors import CorpusError
 from charlstm.settings import TextOptions
 from charlstm.text import corpus, files
-from charlstm.text.sources import find
+from charlstm.text.sources import default_name, find, find_again
+from tests.conftest import SMALL, Result
 
 
 def read(path: Path, **options: Any) -> tuple[str, corpus.Corpus]:
@@ -275,3 +277,61 @@ def test_a_name_that_leads_nowhere_is_one_sentence(folder: Path, name: str) -> N
     (folder / "empty-folder").mkdir()
     with pytest.raises(CorpusError):
         find([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.com/a/tweets.txt", r"does not download: type 'curl -Lo tweets\.txt https://"),
+        ("notes", r"no \.txt files but 2 \.md files: type 'notes/\*\*/\*\.md' with the quotes"),
+        ("checkpoints/tweets.npz", "is a run, not a text: continue it with 'charlstm resume tweets'"),
+        ("missing.txt.gz", "neither a file of that name nor a text in corpora/"),
+        ("~nosuchuser/x.txt", "can't be accessed"),
+    ],
+)
+def test_what_was_probably_meant_is_said_with_what_to_type(folder: Path, name: str, words: str) -> None:
+    (folder / "notes" / "more").mkdir(parents=True)
+    for path in ("notes/a.md", "notes/more/b.md", "notes/picture.png"):
+        write(folder, b"some text", path)
+    with pytest.raises(CorpusError, match=words) as caught:
+        find([name])
+    assert "site-packages" not in str(caught.value)
+    assert "/charlstm/" not in str(caught.value)
+    assert len(find(["notes/**/*.md"])) == 2
+
+
+def test_a_file_that_is_named_twice_is_noted(folder: Path) -> None:
+    write(folder, b"text", "a.txt")
+    write(folder, b"text", "b.txt")
+    notes: list[str] = []
+    assert len(find(["a.txt", "b.txt", "./*.txt"], notes)) == 2
+    assert notes == [f"{folder / 'a.txt'} (and 1 more) is named twice but read once"]
+    assert find(["a.txt", "b.txt"], notes)
+    assert len(notes) == 1
+
+
+def test_a_recorded_source_is_a_file_and_never_a_pattern(folder: Path) -> None:
+    write(folder, b"text", "a.txt")
+    assert find_again([str(folder / "a.txt")]) == (str(folder / "a.txt"),)
+    assert Path(find_again(["fables"])[0]).name == "fables.txt"
+    for source in ("/**/*", "/", str(folder), "/dev/zero", str(folder / "*.txt"), "x\0y", "gone.txt"):
+        with pytest.raises(CorpusError, match="is missing"):
+            find_again([source])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/a/tweets.csv.gz", "tweets"), ("/a/x.tar.gz", "x.tar"), ("t.jsonl", "t"), ("v1.2.txt", "v1.2"), ("a.zip", "a")],
+)
+def test_the_name_of_a_run_has_no_suffix_of_the_text(source: str, name: str) -> None:
+    assert default_name([source]) == name
+
+
+def test_a_run_in_place_of_a_text_is_recognised(charlstm: Callable[..., Result], text: Path) -> None:
+    assert charlstm("train", "verses.txt", "--name", "mine", "--steps", 1, *SMALL).status == 0
+    told = charlstm("train", "mine")
+    assert told.status == 2
+    assert "charlstm resume mine" in told.sentence
+    twice = charlstm("train", "verses.txt", "verses.txt", "--steps", 1, *SMALL)
+    assert twice.status == 0
+    assert "verses.txt is named twice but read once" in twice.err

@@ -49,7 +49,7 @@ def find(names: Sequence[str], notes: list[str] | None = None) -> tuple[str, ...
         raise CorpusError("'-' (standard input) can't be combined with other texts: give only '-'")
     repeated = [path for path, count in collections.Counter(found).items() if count > 1]
     if repeated and notes is not None:
-        more = f" (and {len(repeated) - 1:,} others)" if len(repeated) > 1 else ""
+        more = f" (and {len(repeated) - 1:,} more)" if len(repeated) > 1 else ""
         notes.append(f"{repeated[0]}{more} is named twice but read once")
     return tuple(dict.fromkeys(found))
 
