@@ -22,6 +22,7 @@ from charlstm.inference.novelty import TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
+    AUTO,
     RUNS,
     Budget,
     IfExists,
@@ -248,7 +249,7 @@ def train(
     name: str | None = None,
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
-    init_from: str | Path | None = None,
+    init_from: str | Path = AUTO,
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -262,8 +263,9 @@ def train(
             in corpora/. Empty: the built-in text.
         name: name of the run; None: the name of the text.
         checkpoints: the checkpoint folder.
-        if_exists: what to do if the run already exists: "fail", "resume" or "overwrite".
-        init_from: a run whose weights to start from, instead of random ones.
+        if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
+            from its weights if the text has changed.
+        init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
         **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
             `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
@@ -275,8 +277,7 @@ def train(
     """
     budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, reading, if_exists,
-        None if init_from is None else str(init_from),
+        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, reading, if_exists, str(init_from)
     )  # fmt: skip
     return begin(request, stop)
 
@@ -293,9 +294,8 @@ def resume(
 
     Args:
         run: the name or file of a run; None: the newest run.
-        checkpoints: the checkpoint folder.
         text: where its text is now, if it has moved.
-        stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
+        checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
