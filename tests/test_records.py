@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charlstm import api
+from charlstm import api, launch
 from charlstm.errors import CorpusError, UsageError
 from charlstm.settings import TextOptions
 from charlstm.text import corpus, files, records
@@ -338,3 +338,14 @@ def test_a_text_that_has_moved_is_given_to_resume(charlstm: Callable[..., Result
     assert "has changed" in other.sentence
     for _ in api.resume("t", text="there/t.csv", steps=7):
         pass
+
+
+def test_a_text_of_very_many_characters_holds_out_little_and_is_doubted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "MANY_CHARACTERS", 200)
+    monkeypatch.setattr(launch, "MOST_PROBABILITIES", 30_000)
+    path = put("t.txt", "".join(chr(0x4E00 + k % 300) for k in range(5000)))
+    started = next(api.train(path, steps=1, hidden=4, batch=2, seq=5))
+    assert started.val_chars == 100  # type: ignore[attr-defined]
+    assert any("300 distinct characters" in note for note in started.notes)  # type: ignore[attr-defined]

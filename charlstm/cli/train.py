@@ -88,7 +88,6 @@ def train(
     """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
 
     charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
-    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
     charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
     charlstm train tweets.csv --field text --unescape                  # train on one column of a file
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
@@ -116,7 +115,6 @@ def resume(
 
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
-    charlstm resume trumptweets --text old/t.txt   # its text has moved
     """
     return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ())), display)
 

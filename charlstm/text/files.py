@@ -186,10 +186,11 @@ def _refuse_foreign(block: bytes, name: str, encoding: str) -> None:
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
     if not suspicious:
         return
+    is_utf8 = _is_utf8(head)
     label, codec = encodings.guess(head) or ("", "")
-    if codec.startswith("utf-16"):
+    if codec.startswith("utf-16") and (head.isascii() or not is_utf8):
         raise CorpusError(f"{name} is not UTF-8 but probably {label}: add `encoding` {codec}")
-    if not _is_utf8(head) or head.count(0) > len(head) // 4:
+    if not is_utf8 or head.count(0) > len(head) // 4:
         raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set `encoding`")
 
 
