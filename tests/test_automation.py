@@ -205,7 +205,7 @@ def test_resume_refuses_a_text_that_has_grown(home: Path) -> None:
         file.write("one line more\n")
     done = sh(command, texts, environment(home))
     assert done.returncode == 2
-    assert "--init-from tweets" in done.stderr
+    assert "--if-exists update" in done.stderr
 
 
 # -- each exit status
