@@ -13,7 +13,7 @@ import pytest
 from charlstm import launch
 from charlstm.inference import evaluation
 from charlstm.nn.stepper import Stepper
-from charlstm.settings import TrainConfig
+from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training import loop, state
@@ -110,6 +110,15 @@ def test_weights_from_a_run_begin_where_it_ended(charlstm: Callable[..., Result]
         for writer in (made, pretrained)
     ]
     assert losses[0] == pytest.approx(losses[1], abs=0.12)  # the new characters take a little probability
+
+
+def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
+    charlstm: Callable[..., Result], text: Path, run: str
+) -> None:
+    options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
+    for more, expected in (((), launch.TUNING_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+        started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
+        assert started["lr"] == pytest.approx(expected)
 
 
 def test_characters_that_only_the_run_knows_are_kept(charlstm: Callable[..., Result], folder: Path, run: str) -> None:
