@@ -34,7 +34,7 @@ from charlstm.text.corpus import TextInfo
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.guard import GuardRecord
 from charlstm.training.schedule import Schedule
-from charlstm.training.state import HistoryRow, MetricSums, TrainState
+from charlstm.training.state import HistoryRow, MetricSums, PretrainedInfo, TrainState
 
 FORMAT = 1
 MAX_META_BYTES = 64 << 20
@@ -60,6 +60,7 @@ class Checkpoint:
     best_step: int | None
     best_val_nats: float | None
     char_model: CharModel
+    pretrained: PretrainedInfo | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _save(
         "best_step": state.best_step,
         "best_val_nats": state.best_val_nats,
         "arithmetic": state.arithmetic,
+        "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
     }
     members: dict[str, np.ndarray] = {
@@ -206,6 +208,7 @@ def load_run(path: Path) -> TrainState:
             best_step=base.best_step,
             best_val_nats=base.best_val_nats,
             arithmetic=typed(str, meta.get("arithmetic", ""), "arithmetic"),
+            pretrained=base.pretrained,
         )
 
 
@@ -322,6 +325,7 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
         char_model=CharModel(
             shape, _take(members, "param/", model.shapes(shape)), Vocabulary("".join(map(chr, points)))
         ),
+        pretrained=None if meta.get("pretrained") is None else build(PretrainedInfo, meta["pretrained"], "pretrained"),
     )
 
 
@@ -331,6 +335,8 @@ def _take(members: dict[str, Array], prefix: str, shapes: dict[str, tuple[int, .
     for name, shape in shapes.items():
         if name not in found:
             raise ValueError(f"{prefix}{name} is missing")
+        if prefix == "param/" and found[name].dtype == np.float16:  # a model to sample from, in half the space
+            found[name] = found[name].astype(np.float32)
         if found[name].shape != shape or found[name].dtype != np.float32:
             raise ValueError(f"{prefix}{name} is {found[name].dtype} {found[name].shape} but must be float32 {shape}")
     if extra := found.keys() - shapes.keys():
