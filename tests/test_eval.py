@@ -16,7 +16,7 @@ from charlstm.nn.stepper import Stepper
 from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
-from charlstm.training import loop, state
+from charlstm.training import autoconfig, loop, state
 from tests.conftest import SMALL, VERSES, Result, sweep
 
 
@@ -116,7 +116,7 @@ def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
     charlstm: Callable[..., Result], text: Path, run: str
 ) -> None:
     options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
-    for more, expected in (((), launch.TUNING_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+    for more, expected in (((), autoconfig.PRETRAINED_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
         started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
         assert started["lr"] == pytest.approx(expected)
 
