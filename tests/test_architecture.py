@@ -24,7 +24,7 @@ DOORS = {
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
-    "charlstm.cli.plot": {"charlstm.storage.atomic"},
+    "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""
 LONG: set[object] = {"charlstm.storage.checkpoint", ("charlstm.nn.lstm", "forward"), ("charlstm.nn.lstm", "backward")}

@@ -43,6 +43,7 @@ from charlstm.cli.options import (
     option,
 )
 from charlstm.cli.train import resume, train
+from charlstm.display.formatting import inline
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
@@ -115,7 +116,7 @@ def _reopen_closed_streams() -> None:
 
 def _fail(sentence: str, status: int) -> int:
     with suppress(OSError, ValueError):  # without a usable stderr, the exit status still reports it
-        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(inline(f"charlstm: {' '.join(sentence.split())}"), file=sys.stderr, flush=True)
     return status
 
 
