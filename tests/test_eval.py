@@ -137,6 +137,7 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
     config, wider = (evaluation.model.ModelConfig(V, 3, hidden=4, layers=2) for V in (5, 7))
     pretrained = evaluation.model.init(config, np.random.default_rng(0))
+    pretrained["out.b"][:] = [0.5, -2.0, 1.0, 0.0, 3.0]
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
     evaluation.model.load_pretrained(ours, pretrained, places)

@@ -17,7 +17,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.settings import Budget, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text import corpus
-from charlstm.training import loop, schedule, state
+from charlstm.training import advice, loop, schedule, state
 from charlstm.training.budget import take_budget
 from charlstm.training.schedule import Schedule
 from charlstm.training.state import TrainState
@@ -190,6 +190,21 @@ def test_the_training_loop_resets_the_streams_that_a_window_names(text: Path, mo
     finish(run, *ids)
     assert started[0] == run.config.batch
     assert sum(started[1:]) >= 199 * run.config.batch / 3
+
+
+@pytest.mark.parametrize(
+    ("held_out", "dropout", "word"),
+    [
+        ([3.0, 2.0, 2.1, 2.2], 0.0, "overfits"),
+        ([3.0, 2.5, 2.2, 2.0], 0.0, "still improving"),
+        ([3.0, 2.0, 2.005, 2.01], 0.0, ""),
+        ([3.0, 2.0, 2.2], 0.0, ""),
+    ],
+)
+def test_advice_follows_the_held_out_loss(held_out: list[float], dropout: float, word: str) -> None:
+    found = advice.advise([(1.5, nats) for nats in held_out], dropout, "verses")
+    assert word in found
+    assert bool(found) == bool(word)
 
 
 def test_a_run_that_is_extended_starts_at_a_quarter_of_its_peak_or_above(text: Path) -> None:
