@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from charlstm import __version__, blas
 from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
+from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
     SAMPLE_DEFAULTS,
@@ -48,7 +49,7 @@ from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval")
+ORDER = ("train", "sample", "resume", "info", "eval", "export")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -139,6 +140,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(export)
 
 
 @app.command(cls=_Command)
