@@ -22,7 +22,9 @@ from charlstm.errors import SaveError, UsageError
 from charlstm.settings import Budget, RunOptions, TrainRequest
 from charlstm.storage import atomic, checkpoint
 from charlstm.storage.lock import Lock, trainer_of
+from charlstm.storage.runs import find_run
 from charlstm.text import corpus
+from charlstm.training import loop
 from charlstm.training.control import Stop
 from tests.conftest import SMALL, Result, slow
 
@@ -177,6 +179,15 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(
     list(run.saver.save({"step": 2, "steps": 2, "epoch": 0.0, "elapsed_s": 0.0}))
     saved = checkpoint.load(run.saver.best_path).char_model.params
     assert all(np.array_equal(saved[name], p) for name, p in best.items())
+
+
+def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.2])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(losses))
+    for _ in begin(text).run():
+        pass
+    assert checkpoint.load(find_run("verses", Path("checkpoints"), best=True)).step == 20
+    assert checkpoint.load(find_run("verses", Path("checkpoints"), best=False)).step == 40
 
 
 # -- one writer

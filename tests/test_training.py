@@ -14,11 +14,11 @@ from charlstm.inference import evaluation, sampling
 from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import Budget, SampleConfig, TrainConfig
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text import corpus
 from charlstm.training import advice, loop, schedule, state
-from charlstm.training.budget import take_budget
+from charlstm.training.budget import Planner, take_budget
 from charlstm.training.schedule import Schedule
 from charlstm.training.state import TrainState
 
@@ -213,6 +213,21 @@ def test_a_run_that_is_extended_starts_at_a_quarter_of_its_peak_or_above(text: P
     take_budget(run, Budget(steps=80), windows=10, val_chars=10)
     assert (run.schedule.first, run.schedule.last) == (40, 80)
     assert run.schedule.peak_lr == run.config.peak_lr / 4
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(None, DEFAULT_EPOCHS * 10), (DEFAULT_MINUTES, DEFAULT_MINUTES * 60 * 9.5)]
+)
+def test_a_fast_run_without_a_budget_ends_at_the_limit_in_epochs(
+    text: Path, minutes: float | None, expected: float
+) -> None:
+    run, *_ = begin(text)
+    run.schedule = Schedule(first=0, last=None, peak_lr=0.1, minutes=minutes)
+    now = iter([0.0, 10.0])
+    planner = Planner(run, windows=10, val_chars=10, clock=lambda: next(now))
+    run.step = 100
+    (planned,) = planner.on_progress(events.Progress(100, None, 10.0, 10.0, 2.0, 1, 1, 1, 1, 0.1, 0.1, 400.0, None))
+    assert planned.steps == run.schedule.last == pytest.approx(expected, rel=0.05)
 
 
 def test_evaluations_take_a_small_share_of_a_short_run() -> None:

@@ -95,7 +95,7 @@ FAULTS = (
     fault("a text given twice is read twice", "text/sources.py", "corpus", "tuple(dict.fromkeys(found))", "tuple(found)"),
     # -- training
     fault("early stopping inverted", "training/loop.py", "training eval", "> state.best_val_nats + EARLY_STOP_NATS", "< state.best_val_nats + EARLY_STOP_NATS"),
-    fault("worst weights count as best", "training/loop.py", "cli training", "val_nats < state.best_val_nats)", "val_nats > state.best_val_nats)"),
+    fault("worst weights count as best", "training/loop.py", "training", "val_nats < state.best_val_nats)", "val_nats > state.best_val_nats)"),
     fault("streams that should start fresh are not reset", "training/loop.py", "training", "state.recurrent_state.forget(window.reset_mask)", "state.recurrent_state"),
     fault("sums not reset at an evaluation", "training/loop.py", "training", "state.sums = type(sums)()", "state.sums = sums"),
     fault("optimizer slots not cleared at a recovery", "training/loop.py", "guard", "slot.fill(0)", "slot.fill"),
@@ -107,7 +107,7 @@ FAULTS = (
     fault("guard overlooks the cell state", "training/guard.py", "guard", '("cell state", m.cell_max)', '("cell state", 0.0)'),
     fault("rate heals after every recovery", "training/guard.py", "guard", "if self.recoveries == 1:", "if self.recoveries >= 1:"),
     fault("an extended run starts at its floor", "training/budget.py", "training", "max(run.schedule.lr(run.step), run.config.peak_lr / 4)", "run.schedule.lr(run.step)"),
-    fault("default limit in epochs ignored", "training/budget.py", "training cli", "last = min(last, max(", "last = max(last, max("),
+    fault("default limit in epochs ignored", "training/budget.py", "training", "last = min(last, max(", "last = max(last, max("),
     fault("large models for short texts", "training/autoconfig.py", "choice", "* size and size <=", "* size or size <="),
     fault("cell state of a shard lost", "training/data_parallel.py", "workers", "= after.h, after.c", "= after.h, after.h"),
     fault("dead worker believed", "training/data_parallel.py", "workers", "return bool(self.connection.recv(1))", "return self.connection.recv(1) is not None"),
@@ -124,7 +124,7 @@ FAULTS = (
     fault("non-finite numbers written", "storage/checkpoint.py", "checkpoint", 'if array.dtype.kind == "f" and not', 'if array.dtype.kind == "?" and not'),
     fault("vocabulary out of order accepted", "storage/checkpoint.py", "checkpoint", "(np.diff(points.astype(np.int64)) <= 0).any() or", "False or"),
     fault("best weights kept by reference", "storage/saver.py", "keeping faults", "{name: p.copy() for name, p in self.state.params.items()}", "dict(self.state.params)"),
-    fault("sampling from the latest, not the best", "storage/runs.py", "cli", "(BEST_SUFFIX, SUFFIX) if best", "(SUFFIX, BEST_SUFFIX) if best"),
+    fault("sampling from the latest, not the best", "storage/runs.py", "keeping", "(BEST_SUFFIX, SUFFIX) if best", "(SUFFIX, BEST_SUFFIX) if best"),
     fault("true taken for a number", "storage/schema.py", "checkpoint", "(plain is bool or not isinstance(value, bool))", "True"),
     # -- inference
     fault("one character too many", "inference/sampling.py", "cli sample", "self.chars == self.length", "self.chars > self.length"),
@@ -140,7 +140,7 @@ FAULTS = (
     fault("base taken where it does not suit", "storage/pretrained.py", "pretrained", "unigram_nats - LEAST_GAIN_NATS", "unigram_nats + LEAST_GAIN_NATS"),
     fault("changed text of the same length accepted", "launch.py", "cli", "text.info.sha256 != run.text.sha256", "text.info.chars != run.text.chars"),
     fault("run created meanwhile overwritten", "launch.py", "keeping", 'if request.if_exists == "fail" and path.exists():', 'if request.if_exists == "" and path.exists():'),
-    fault("every evaluation saved as the best", "session.py", "cli training", "events.Evaluated) and self.state.best_step == self.state.step", "events.Evaluated)"),
+    fault("every evaluation saved as the best", "session.py", "keeping", "events.Evaluated) and self.state.best_step == self.state.step", "events.Evaluated)"),
     fault("lock not given back", "storage/lock.py", "keeping api", "os.close(self.handle)", "os.fstat(self.handle)"),
     fault("first failed save swallowed", "session.py", "keeping faults", "raise saver.failure", "saver.failure"),
     fault("failure of the last save swallowed", "session.py", "keeping api", "if self.saver.failure is not None:", "if self.saver is None:"),
@@ -149,9 +149,9 @@ FAULTS = (
     # -- command line
     fault("status of divergence", "errors.py", "guard", "exit_status = 3", "exit_status = 1"),
     fault("status of SIGTERM", "cli/signals.py", "cli", '"SIGTERM": 143', '"SIGTERM": 130'),
-    fault("status of an I/O error", "cli/app.py", "cli pipes", "error.strerror or error}\", 1)", "error.strerror or error}\", 2)"),
+    fault("status of an I/O error", "cli/app.py", "pipes", "error.strerror or error}\", 1)", "error.strerror or error}\", 2)"),
     fault("status without a command", "cli/app.py", "help", "raise typer.Exit(2)", "raise typer.Exit(0)"),
-    fault("closed pipe is an error", "cli/app.py", "cli pipes", "return 0 if isinstance(leaving", "return 1 if isinstance(leaving"),
+    fault("closed pipe is an error", "cli/app.py", "pipes", "return 0 if isinstance(leaving", "return 1 if isinstance(leaving"),
     fault("second Ctrl-C ignored", "cli/signals.py", "signals", 'or stop.reason == name == "SIGINT"', "or False"),
     fault("nohup overruled", "cli/signals.py", "pipes signals", "is not signal.SIG_IGN:", "is not None:"),
     fault("environment wins over the command line", "cli/train.py", "cli", '_given(context, names, ("COMMANDLINE",)) or', '_given(context, names, ("ENVIRONMENT",)) or'),
@@ -170,7 +170,7 @@ FAULTS = (
     fault("best evaluation not marked", "display/lines.py", "display", "event.val_nats <= event.best_val_nats", "event.val_nats < event.best_val_nats"),
     # -- processes
     fault("workers obey Ctrl-C", "processes.py", "workers", "signal.signal(number, signal.SIG_IGN)", "signal.getsignal(number)"),
-    fault("death of a sampling process swallowed", "processes.py", "workers sample", 'raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error', "return"),
+    fault("death of a sampling process swallowed", "processes.py", "workers", 'raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error', "return"),
 )  # fmt: skip
 
 
