@@ -246,6 +246,12 @@ def test_a_path_a_directory_and_a_pattern_are_found(folder: Path) -> None:
     assert find(["*.md"]) == (str(folder / "notes.md"),)
 
 
+def test_a_text_that_is_named_twice_is_read_once(folder: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        write(folder, b"text", name)
+    assert find(["b.txt", "*.txt", str(folder)]) == (str(folder / "b.txt"), str(folder / "a.txt"))
+
+
 def test_a_bare_name_is_looked_for_in_corpora(folder: Path) -> None:
     (folder / "corpora").mkdir()
     path = write(folder / "corpora", b"text", "mine.txt")
