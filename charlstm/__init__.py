@@ -6,7 +6,13 @@ because importing NumPy is slow.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from charlstm.errors import CharlstmError
+
+if TYPE_CHECKING:
+    from charlstm.api import Model, describe, load, resume, train
+    from charlstm.training.control import Stop
 
 __all__ = ["CharlstmError", "Model", "Stop", "describe", "load", "resume", "train"]
 __version__ = "0.1.0"

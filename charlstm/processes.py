@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from charlstm.errors import CharlstmError
 
 if TYPE_CHECKING:
@@ -103,8 +101,7 @@ def fork(work: Callable[[], None]) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
             signal.signal(number, signal.SIG_IGN)
-        with np.errstate(all="ignore"):
-            work()
+        work()
     finally:
         os._exit(0)
 

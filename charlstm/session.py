@@ -1,9 +1,8 @@
-"""Sessions: start or resume a run, train it, save checkpoints, generate previews, and yield all events."""
+"""A session: one process trains one run, saves checkpoints, generates previews, and yields all events."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,29 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import events
-from charlstm.errors import CharlstmError, CorpusError, DivergenceError, SaveError, UsageError
+from charlstm.errors import DivergenceError, SaveError
 from charlstm.inference import evaluation, ngram
-from charlstm.nn.config import ModelConfig
-from charlstm.settings import LEARNING_RATES, Budget, RunOptions, TrainConfig
+from charlstm.settings import RunOptions
 from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
-from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
 from charlstm.storage.saver import CheckpointSaver
-from charlstm.text import corpus
-from charlstm.text.sources import STDIN, default_name, find
-from charlstm.text.vocabulary import describe_some
 from charlstm.training import advice, loop
-from charlstm.training.autoconfig import choose
-from charlstm.training.budget import Planner, take_budget
+from charlstm.training.budget import Planner
 from charlstm.training.control import Stop
-from charlstm.training.fingerprint import fingerprint
 from charlstm.training.preview import Preview
-from charlstm.training.state import TrainState, begin, memory_bytes
+from charlstm.training.state import TrainState, memory_bytes
 
-TUNING_RATE = 0.25
-"""Factor on the default learning rate when a run starts from pretrained weights."""
-MOST_HELD_OUT = 1_000_000
-"""Default maximum of held-out characters, because every evaluation reads all of them."""
 SAVING_SHARE = 0.01
 """Maximum fraction of the time to spend on saving."""
 
@@ -76,7 +64,13 @@ class Session:
             SaveError: the first or the last checkpoint can't be written.
             DivergenceError: training diverged and no recovery is left; the last good state is on disk.
         """
+        steps = self._holding_the_lock()
+        next(steps)  # into its try: Python 3.13 clears nothing when a generator is closed that never began
+        return steps
+
+    def _holding_the_lock(self) -> Generator[Any, None, None]:
         try:
+            yield
             yield from self._run()
         finally:
             self.lock.release()
@@ -99,7 +93,7 @@ class Session:
         planned = self.state.schedule.last
         next_save = self.clock() + self.options.save_every_s
         try:
-            for event in loop.train(self.state, self.train_ids, self.val_ids, self.options.threads, self.clock):
+            for event in loop.train(self.state, self.train_ids, self.val_ids, self.options.cores, self._elapsed_s):
                 if isinstance(event, events.Evaluated):
                     self._count()
                     yield replace(event, **self._baseline_fields())
@@ -142,13 +136,17 @@ class Session:
         """The object that saves the checkpoints."""
         return CheckpointSaver(self.name, self.path, self.state)
 
+    def _elapsed_s(self) -> float:
+        """Seconds since the session began: the one clock of all its events."""
+        return self.clock() - self.began_s
+
     def _position(self) -> dict[str, Any]:
         s = self.state
         return {
             "step": s.step,
             "steps": s.schedule.last,
             "epoch": s.step / self.windows,
-            "elapsed_s": self.clock() - self.began_s,
+            "elapsed_s": self._elapsed_s(),
         }
 
     def _started(self) -> events.Started:
@@ -219,183 +217,3 @@ class Session:
             return advice.advise(rows, s.shape.dropout, self.name)
         why = advice.explain_failure(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
         return f"the model has not learned more than letter frequencies ({reached:.2f} vs {unigram_nats:.2f} nats per character): {why}"
-
-
-def start(
-    corpora: Sequence[str],
-    overrides: dict[str, Any],
-    budget: Budget,
-    folder: Path,
-    options: RunOptions,
-    stop: Stop,
-    *,
-    name: str | None = None,
-    encoding: str = "utf-8",
-    if_exists: str = "fail",
-    init_from: str | None = None,
-) -> Session:
-    """Start a run on texts, or resume it if it exists and `if_exists` is "resume".
-
-    Args:
-        corpora: texts, in the form that `corpus.find` accepts.
-        wishes: settings of `TrainConfig`; the others are chosen to suit the text, the budget and the machine.
-        budget: how long to train.
-        folder: the checkpoint folder.
-        habits: options that do not affect the weights.
-        stop: set its `reason` to end training.
-        name: name of the run; None: the name of the text.
-        encoding: encoding of the texts.
-        if_exists: what to do if the run already exists: "fail", "resume" or "overwrite".
-        init_from: a run whose weights to start from.
-
-    Raises:
-        UsageError: a setting is invalid, or the run already exists and `if_exists` is "fail".
-        CorpusError: a text can't be found, read or decoded.
-        CheckpointError: the file of the run, or of `init_from`, can't be used.
-        LockedError: another process is training the run.
-        CharlstmError: the checkpoint folder can't be created.
-    """
-    sources = find(corpora)
-    name = default_name(sources) if name is None else name
-    check_name(name)
-    path = folder / (name + SUFFIX)
-    if path.exists():
-        if if_exists == "fail":
-            raise _exists(name, path)
-        if if_exists == "resume":
-            resumed = resume(name, budget, folder, options, stop, sources=sources)
-            resumed.notes += _left_out(overrides, resumed.state.config)
-            return resumed
-    pretrained = checkpoint.load(find_run(init_from, folder, best=True)).char_model if init_from is not None else None
-    text = corpus.read(sources, encoding)
-    notes = []
-    if pretrained is not None:
-        overrides = _as_pretrained(overrides, pretrained.config, str(init_from))
-        text, note = text.joined(pretrained.vocabulary)
-        notes.append(f"weights from {init_from}: {note}")
-    if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
-        overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
-    config = TrainConfig(**overrides)
-    chars = len(text.split(config.val_fraction)[0])
-    choice = choose(chars, len(text.vocabulary), budget, overrides, options.threads)
-    config = TrainConfig(**choice.settings)
-    notes += [choice.why] if choice.why else []
-    run, more_notes = begin(text, config, options.threads, pretrained)
-    notes += more_notes
-    _make_folder(folder)
-    lock = Lock(path)
-    if if_exists == "fail" and path.exists():  # another process created it while the text was read
-        lock.release()
-        raise _exists(name, path)
-    train_ids, val_ids = text.split(config.val_fraction)
-    return _with_budget(Session(name, path, run, train_ids, val_ids, notes, False, options, stop, lock), budget)
-
-
-def resume(
-    run: str | None,
-    budget: Budget,
-    folder: Path,
-    options: RunOptions,
-    stop: Stop,
-    *,
-    sources: Sequence[str] | None = None,
-) -> Session:
-    """Resume a run from its file, on the text that it was trained on.
-
-    Raises:
-        UsageError: the run does not exist.
-        CheckpointError: its file can't be used.
-        CorpusError: its text is missing or has changed.
-        LockedError: another process is training it.
-    """
-    path = find_run(run, folder, best=False)
-    if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
-        path = path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX)
-    lock = Lock(path)
-    loaded = checkpoint.load_run(path)
-    name = path.name.removesuffix(SUFFIX)
-    if sources is None:
-        sources = loaded.text.sources
-        if STDIN in sources:
-            raise UsageError(
-                f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
-            )
-    text = corpus.read(find(sources), loaded.text.encoding)
-    if text.info.sha256 != loaded.text.sha256:
-        raise CorpusError(
-            f"the text of {name!r} has changed ({_what_changed(loaded, text)}): "
-            f"restore the old one, or train on the new one with "
-            f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
-        )
-    notes = []
-    if loaded.arithmetic not in ("", fingerprint()):
-        notes.append(
-            "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
-            "training continues, but not bit-identically"
-        )
-    loaded.arithmetic = fingerprint()
-    train_ids, val_ids = text.split(loaded.config.val_fraction)
-    return _with_budget(Session(name, path, loaded, train_ids, val_ids, notes, True, options, stop, lock), budget)
-
-
-def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
-    """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
-    then, known = before.text, set(before.vocabulary.characters)
-    if now.info.chars > then.chars and now.begins_with(then):
-        return f"{now.info.chars - then.chars:,} characters were appended"
-    if now.info.chars != then.chars:
-        return f"{then.chars:,} characters then, {now.info.chars:,} now"
-    if new := [c for c in now.vocabulary.characters if c not in known]:
-        return f"it now contains {describe_some(new)}"
-    return f"it still has {then.chars:,} characters, but not the same ones"
-
-
-def _exists(name: str, path: Path) -> UsageError:
-    return UsageError(
-        f"the run {name!r} already exists ({path}): continue it with 'charlstm resume {name}', "
-        f"add --if-exists resume|overwrite, or choose another --name"
-    )
-
-
-def _left_out(overrides: dict[str, Any], config: TrainConfig) -> list[str]:
-    """Return a note on requested settings that a resumed run ignores."""
-    told = [
-        f"--{key.replace('_', '-')} {value} (the run has {getattr(config, key)})"
-        for key, value in overrides.items()
-        if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
-    ]
-    return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
-
-
-def _as_pretrained(overrides: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
-    """Adapt settings to pretrained weights: take their size, and lower the default learning rate.
-
-    Raises:
-        UsageError: the settings ask for another size.
-    """
-    for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
-        if overrides.get(option, value) != value:
-            raise UsageError(
-                f"--{option} {overrides[option]} does not match the weights of {name!r}: leave it out, or use {value}"
-            )
-    lr = LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
-    return {"lr": lr} | overrides | {"hidden": shape.hidden, "layers": shape.layers}
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CharlstmError(
-            f"the folder {folder} can't be created ({error.strerror}): choose another with --checkpoints"
-        ) from error
-
-
-def _with_budget(session: Session, budget: Budget) -> Session:
-    goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
-    # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
-    unjudged = not goes_on and loop.evaluation_is_due(session.state)
-    session.idle = not goes_on and not unjudged
-    if note and not unjudged:
-        session.notes.append(note)
-    return session

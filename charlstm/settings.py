@@ -2,15 +2,22 @@
 
 The command line reads them before NumPy is imported. This keeps ``--help`` fast, and lets ``--threads`` take effect: BLAS
 fixes its number of threads when NumPy loads. `charlstm.nn.config` defines the shape of a model.
+
+A message about a setting contains its name in backticks, as in "`top_p` 2 is out of range". Each front end spells that
+name as its users type it: see `charlstm.cli.hints.spell`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from charlstm import blas
 from charlstm.errors import UsageError, did_you_mean
+from charlstm.nn.config import ModelSize, Range
 
 Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
@@ -18,48 +25,67 @@ IfExists = Literal["fail", "resume", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
 
 DEFAULT_MINUTES = 5.0
-"""Default time budget in minutes; `DEFAULT_PASSES` can end a run sooner."""
-DEFAULT_PASSES = 60
+"""Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
+DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
+RUNS = Path("checkpoints")
+"""The default checkpoint folder."""
+
+
+def check(settings: Any) -> None:
+    """Raise a UsageError if a field of a dataclass is outside its `Range` or not among its `Literal` choices."""
+    for name, limit in limits(type(settings)).items():  # type: ignore[arg-type]  # classes are hashable
+        require(name, getattr(settings, name), limit)
+
+
+@functools.cache
+def limits(cls: type[Any]) -> dict[str, Range | tuple[str, ...]]:
+    """Return the range or the choices of each field of a dataclass that has any."""
+    found: dict[str, Range | tuple[str, ...]] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if get_origin(hint) is Literal:
+            found[name] = get_args(hint)
+        elif get_origin(hint) is Annotated:
+            found[name] = next(limit for limit in get_args(hint) if isinstance(limit, Range))
+    return found
+
+
+def require(name: str, value: Any, limit: Range | tuple[str, ...]) -> None:
+    """Raise a UsageError for a value outside a range or not among some choices; None, a value not given, passes."""
+    if value is None or value in limit:
+        return
+    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    if isinstance(limit, Range):
+        raise UsageError(f"`{name}` {shown} is out of range: it must be {limit}")
+    choices, near = ", ".join(limit), did_you_mean(str(value), limit)
+    raise UsageError(f"`{name}` {shown} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}"))
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ModelSize):
     """The settings that define a run. They are saved with it, and `resume` does not change them."""
 
-    hidden: int = 256
-    layers: int = 1
-    batch: int = 32
-    seq: int = 64
+    batch: Annotated[int, Range(1, 65536)] = 32
+    seq: Annotated[int, Range(1, 65536)] = 64
     optimizer: Optimizer = "muon"
-    lr: float | None = None  # None: the optimizer's entry in `LEARNING_RATES`
-    clip: float = 1.0
-    dropout: float = 0.0
-    val_fraction: float = 0.1
-    eval_every: int = 0  # in steps; 0: about `EVALUATIONS` times per run
-    seed: int = 1
-    shards: int = 1  # number of shards per batch: see `charlstm.nn.parallel`
+    lr: Annotated[float | None, Range(0, open="low")] = None  # None: the optimizer's entry in `LEARNING_RATES`
+    clip: Annotated[float, Range(0)] = 1.0
+    val_fraction: Annotated[float, Range(0, 0.5)] = 0.1
+    eval_every: Annotated[int, Range(0)] = 0  # in steps; 0: about `EVALUATIONS` times per run
+    seed: Annotated[int, Range(0)] = 1
+    shards: Annotated[int, Range(1)] = 1  # number of shards per batch: see `charlstm.nn.threads`
 
     def __post_init__(self) -> None:
-        require("--hidden", self.hidden, 1, 16384)
-        require("--layers", self.layers, 1, 64)
-        require("--batch", self.batch, 1, 65536)
-        require("--seq", self.seq, 1, 65536)
-        require_one_of("--optimizer", self.optimizer, get_args(Optimizer))
-        if self.lr is not None:
-            require("--lr", self.lr, 0, None, above=True)
-        require("--clip", self.clip, 0, None)
-        require("--dropout", self.dropout, 0, 1, below=True)
-        require("--val-fraction", self.val_fraction, 0, 0.5)
-        require("--eval-every", self.eval_every, 0, None)
-        require("--seed", self.seed, 0, None)
-        require("parts", self.shards, 1, None)
+        check(self)
 
     @property
     def peak_lr(self) -> float:
         """The peak learning rate of the schedule."""
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
+
+SETTINGS = tuple(f.name for f in fields(TrainConfig) if f.name != "shards")
+"""The settings of a run that a user can give."""
 
 LEARNING_RATES = {"muon": 0.025, "adam": 0.01, "rmsprop": 2e-3, "sgd": 1.0}
 """The default peak learning rate of each optimizer."""
@@ -72,35 +98,70 @@ EVALUATIONS = 20
 class Budget:
     """How long to train; at most one field is set.
 
-    With none set, a new run ends at `DEFAULT_MINUTES` or `DEFAULT_PASSES`, and a resumed run ends as planned.
+    With none set, a new run ends at `DEFAULT_MINUTES` or `DEFAULT_EPOCHS`, and a resumed run ends as planned.
     `steps` and `epochs` count from the start of the run, so repeating a command trains no further. `minutes` count from now.
     """
 
-    minutes: float | None = None
-    epochs: float | None = None
-    steps: int | None = None
+    minutes: Annotated[float | None, Range(0, open="low")] = None
+    epochs: Annotated[float | None, Range(0, open="low")] = None
+    steps: Annotated[int | None, Range(0)] = None
 
     def __post_init__(self) -> None:
-        given = [f"--{name}" for name in ("minutes", "epochs", "steps") if getattr(self, name) is not None]
+        given = [f"`{name}`" for name, value in vars(self).items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} can't be combined: give only one of them")
-        for name in given:
-            require(name, getattr(self, name[2:]), 0, None, above=name != "--steps")
+        check(self)
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """The options of a run that do not affect its weights."""
 
-    save_every_s: float = 60.0
-    preview_every_s: float = 10.0
-    preview_temperature: float = 0.8
+    save_every_s: Annotated[float, Range(0)] = 60.0
+    preview_every_s: Annotated[float, Range(0)] = 10.0
+    preview_temperature: Annotated[float, Range(0, 1000)] = 0.8
     stream_preview: bool = False  # emit a preview piece by piece while it is generated
-    threads: int = 1
+    threads: Annotated[int, Range(0, 1024)] = 0  # 0: one per core
 
     def __post_init__(self) -> None:
-        require("--save-every", self.save_every_s, 0, None)
-        require("--preview-every", self.preview_every_s, 0, None)
+        check(self)
+
+    @property
+    def cores(self) -> int:
+        """How many threads or processes to use."""
+        return self.threads or blas.cores()
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Everything that a user asks of a new run: made once by the command line or the API, read by the session."""
+
+    texts: tuple[str, ...] = ()  # in the form that `sources.find` accepts; empty: the built-in text
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # settings of `TrainConfig` that the user gave
+    budget: Budget = Budget()
+    options: RunOptions = RunOptions()
+    folder: Path = RUNS  # checkpoint folder
+    name: str | None = None  # of the run; None: the name of the text
+    encoding: str = "utf-8"
+    if_exists: IfExists = "fail"
+    init_from: str | None = None  # a run whose weights to start from
+
+    def __post_init__(self) -> None:
+        for name in self.overrides:
+            if name not in SETTINGS:
+                raise UsageError(f"there is no setting {name!r}: {did_you_mean(name, SETTINGS) or ', '.join(SETTINGS)}")
+        check(self)
+        TrainConfig(**self.overrides)
+
+
+@dataclass(frozen=True)
+class ResumeRequest:
+    """Everything that a user asks of a run that exists; its settings and its text are in its file."""
+
+    run: str | None = None  # name or file; None: the newest run
+    budget: Budget = Budget()
+    options: RunOptions = RunOptions()
+    folder: Path = RUNS
 
 
 CONVERSATION_LENGTH = 300
@@ -111,42 +172,14 @@ CONVERSATION_LENGTH = 300
 class SampleConfig:
     """The settings of sampling."""
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    length: int = 1000
+    temperature: Annotated[float, Range(0, 1000)] = 1.0
+    top_k: Annotated[int, Range(0)] = 0
+    top_p: Annotated[float, Range(0, 1, open="low")] = 1.0
+    length: Annotated[int, Range(0)] = 1000
     prompt: str = ""
     stop: str = ""
-    lines: int = 0
+    lines: Annotated[int, Range(0)] = 0
     unknown: Unknown = "error"
 
     def __post_init__(self) -> None:
-        require("--temp", self.temperature, 0, 1000)
-        require("--top-k", self.top_k, 0, None)
-        require("--top-p", self.top_p, 0, 1, above=True)
-        require("--length", self.length, 0, None)
-        require("--lines", self.lines, 0, None)
-        require_one_of("--unknown", self.unknown, get_args(Unknown))
-
-
-def require(
-    option: str, value: float, low: float, high: float | None, *, above: bool = False, below: bool = False
-) -> None:
-    """Raise a UsageError for a number outside [low, high]; `above` and `below` exclude the bound itself."""
-    in_range = math.isfinite(value) and (low < value if above else low <= value)
-    if high is not None:
-        in_range = in_range and (value < high if below else value <= high)
-    if not in_range:
-        floor = f"above {low:g}" if above else f"at least {low:g}"
-        roof = "" if high is None else f" and {'below' if below else 'at most'} {high:g}"
-        raise UsageError(f"{option} {value!r} is out of range: it must be {floor}{roof}")
-
-
-def require_one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise a UsageError for a value that is not among those allowed."""
-    if value not in allowed:
-        choices = ", ".join(allowed)
-        near = did_you_mean(value, allowed)
-        raise UsageError(
-            f"{option} {value!r} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}")
-        )
+        check(self)

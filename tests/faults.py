@@ -96,7 +96,7 @@ def in_saves(act: Callable[[Path, int, str], None]) -> Iterator[None]:
             write(path, *args)
 
     try:
-        atomic.write_atomically = atomic.write_atomically = saving  # type: ignore[assignment]
+        atomic.write_atomically = saving  # type: ignore[assignment]
         yield
     finally:
-        atomic.write_atomically = atomic.write_atomically = write
+        atomic.write_atomically = write

@@ -19,9 +19,9 @@ import charlstm as package
 from charlstm import api, events
 from charlstm.errors import CheckpointError, CorpusError, LockedError, PromptError, SaveError, UsageError
 from charlstm.nn.stepper import Stepper
-from charlstm.settings import Budget, RunOptions, SampleConfig, TrainConfig
+from charlstm.settings import RunOptions, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
-from tests.conftest import ROOT, SMALL, VERSES, Result
+from tests.conftest import ROOT, VERSES, Result
 
 Program = Callable[..., Result]
 TINY = {"hidden": 8, "batch": 4, "seq": 10, "preview_every_s": 0.0}
@@ -29,8 +29,8 @@ TINY = {"hidden": 8, "batch": 4, "seq": 10, "preview_every_s": 0.0}
 
 
 @pytest.fixture
-def model(charlstm: Program, text: Path) -> api.Model:
-    assert charlstm("train", text, "--steps", 60, *SMALL).status == 0
+def model(copy_run: Callable[..., None]) -> api.Model:
+    copy_run(60)
     return package.load("verses")
 
 
@@ -46,7 +46,7 @@ def test_the_examples_of_the_page_run_as_they_stand(folder: Path, capsys: pytest
         exec(compile(block, "docs/api.md", "exec"), names)
     told = capsys.readouterr().out
     assert "sample from checkpoints/mytext.best.npz" in told
-    assert "--temp -1 is out of range" in told
+    assert "`temperature` -1 is out of range" in told
 
 
 def test_the_page_names_every_keyword() -> None:
@@ -62,21 +62,19 @@ def test_keywords_and_their_defaults_are_those_of_the_settings() -> None:
     def defaults(function: Callable[..., object]) -> dict[str, object]:
         return {name: p.default for name, p in inspect.signature(function).parameters.items()}
 
-    sample, train, resume = defaults(api.Model.sample), defaults(api.train), defaults(api.resume)
-    for settings, found, open_ones in (
-        (SampleConfig(), sample, set()),
-        (TrainConfig(), train, {field.name for field in fields(TrainConfig)}),  # a run that goes on has its own
-        (Budget(), train, set()),
-        (Budget(), resume, set()),
-        (RunOptions(), train, {"threads"}),
-        (RunOptions(), resume, {"threads"}),
-    ):
-        for field in fields(settings):
-            if field.name == "parts":  # comes from `threads`
-                continue
-            expected = getattr(settings, field.name)
-            assert found[field.name] == expected or field.name in open_ones, field.name
-            assert not found[field.name] or field.name not in open_ones, f"{field.name} is left to choice"
+    sample = defaults(api.Model.sample)
+    assert {field.name: sample[field.name] for field in fields(SampleConfig)} == vars(SampleConfig())
+
+
+def test_train_takes_every_setting_and_no_other(text: Path) -> None:
+    settings = {**vars(TrainConfig()), "steps": 1, **vars(RunOptions())} | TINY
+    del settings["shards"]  # follows from `threads`
+    *_, finished = api.train(text, **settings)
+    assert finished.step == 1
+    with pytest.raises(UsageError, match="did you mean hidden"):
+        api.train(text, hiden=3)
+    with pytest.raises(UsageError, match="`hidden` can't be changed"):
+        api.resume(hidden=3)
 
 
 # -- importing it
@@ -167,8 +165,8 @@ def test_evaluate_is_what_eval_tells(model: api.Model, charlstm: Program, folder
     (folder / "new.txt").write_text(text, encoding="utf-8")
     for cold in (0, 7):
         told = json.loads(charlstm("eval", "verses", "new.txt", "--json", "--context", cold).out)
-        assert model.evaluate(text, cold=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
-        assert model.evaluate(api.read_text("new.txt"), cold=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
+        assert model.evaluate(text, context=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
+        assert model.evaluate(api.read_text("new.txt"), context=cold) == pytest.approx(told["nats_per_char"], rel=1e-12)
     with pytest.raises(UsageError, match="never saw"):
         model.evaluate("naïve")
     assert model.score("naïve", unknown="skip").left_out == 1

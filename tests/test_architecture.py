@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +13,22 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "charlstm"
 MODULES = sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 RUNTIME = {"numpy", "typer", "rich", "tqdm"}
-SHARED = {
-    "charlstm.settings",
-    "charlstm.errors",
-    "charlstm.events",
-    "charlstm.blas",
-    "charlstm.training.control",
-    "charlstm.text.sources",
+LADDER = ("nn", "text", "inference", "training", "storage", "session", "launch", "api", "cli")
+"""Folders and modules from the lowest rung to the highest. An import goes down, or stays in its folder."""
+GROUND = {"errors", "events", "settings", "blas", "processes"}
+"""What every rung may import. It needs no NumPy, and imports nothing but itself and the numbers that define a model."""
+FREE = {"display", "__init__"}
+"""What the command line imports beside the ladder."""
+DOORS = {
+    "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
+    "charlstm.cli.train": {"charlstm.training.control"},
+    "charlstm.cli.signals": {"charlstm.training.control"},
+    "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
+    "charlstm.cli.plot": {"charlstm.storage.atomic"},
 }
-"""What may be imported on either side of the api; it needs no NumPy."""
-NAMES = {"charlstm.cli.completion": {"charlstm.storage.runs"}}
-"""Exceptions: Tab offers names before NumPy, and so the api, is imported."""
+"""What the command line reaches past the API, and from where."""
+LONG: set[object] = {"charlstm.storage.checkpoint", ("charlstm.nn.lstm", "forward"), ("charlstm.nn.lstm", "backward")}
+"""What may be long: it is read beside its equations."""
 
 
 @functools.cache
@@ -68,9 +72,15 @@ def within(prefix: str) -> list[str]:
     return [m for m in MODULES if m.startswith(prefix)]
 
 
+def rung(module: str) -> str:
+    """The folder of a module, or its own name at the top."""
+    return (module + ".__init__").split(".")[1]
+
+
 def test_there_are_modules_to_look_at() -> None:
-    assert len(MODULES) > 20
+    assert len(MODULES) > 60
     assert own("charlstm.session") > {"charlstm.training.loop", "charlstm.storage.checkpoint"}
+    assert {rung(m) for m in MODULES} == {*LADDER, *GROUND, "display", "__init__", "__main__"}
 
 
 @pytest.mark.parametrize("module", within("charlstm.nn"))
@@ -80,54 +90,53 @@ def test_nn_imports_numpy_the_standard_library_and_itself(module: str) -> None:
         assert name.startswith("charlstm.nn") or name.split(".")[0] in allowed | {"numpy"}, f"{module} imports {name}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m != "charlstm.cli.app"])
-def test_only_the_command_line_exits_and_knows_typer(module: str) -> None:
-    assert not any(name.split(".")[0] == "typer" for name in imports(module))
-    ending = (
-        {"exit"} if module == "charlstm.training.data_parallel" else {"exit", "_exit"}
-    )  # a worker is a process of its own
-    if module != "charlstm.__main__":
-        calls = [n for n in ast.walk(source(module)) if isinstance(n, ast.Attribute) and n.attr in ending]
-        assert not calls
-
-
-def test_training_never_learns_of_files_or_terminals() -> None:
-    assert not reach("charlstm.training.loop") & {"charlstm.storage.checkpoint", "charlstm.session", "charlstm.cli.app"}
-    assert not any("display" in name for name in reach("charlstm.training.loop"))
+@pytest.mark.parametrize("module", [m for m in MODULES if rung(m) in LADDER])
+def test_imports_go_down_the_ladder(module: str) -> None:
+    below = LADDER[: LADDER.index(rung(module)) + 1]
+    for name in own(module):
+        assert rung(name) in {*below, *GROUND, *(FREE if rung(module) == "cli" else ())}, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", within("charlstm.display"))
 def test_displays_know_events_and_nothing_of_models(module: str) -> None:
-    allowed = ("charlstm.display", "charlstm.events", "charlstm.settings")
-    assert all(name.startswith(allowed) for name in own(module)), own(module)
+    assert all(rung(name) in {"display", "events", "settings"} for name in own(module)), own(module)
     assert "numpy" not in imports(module)
 
 
-def test_only_the_command_line_knows_the_displays() -> None:
-    users = {m for m in MODULES if "charlstm.display.select" in own(m) and not m.startswith("charlstm.display")}
-    assert users == {"charlstm.cli.signals"}
-
-
-def before_the_api() -> list[str]:
-    behind = reach("charlstm.api") | {"charlstm.api"}
-    return [m for m in MODULES if m not in behind and m != "charlstm.__init__"]
+@pytest.mark.parametrize("module", [f"charlstm.{name}" for name in sorted(GROUND)])
+def test_the_ground_floor_needs_no_numpy(module: str) -> None:
+    assert own(module) <= {f"charlstm.{name}" for name in GROUND} | {"charlstm.nn.config"}
+    assert not any("numpy" in imports(needed) for needed in {module} | reach(module))
 
 
 def test_the_command_line_gets_at_everything_through_the_api() -> None:
-    behind = reach("charlstm.api") - SHARED
-    assert behind > {
-        "charlstm.session",
-        "charlstm.inference.sampling",
-        "charlstm.inference.evaluation",
-        "charlstm.storage.checkpoint",
-    }
-    assert {"charlstm.cli.app", "charlstm.cli.sample", "charlstm.cli.interactive"} < set(before_the_api())
-    for module in before_the_api():
-        assert not own(module) & behind - NAMES.get(module, set()), f"{module}: {own(module) & behind}"
+    past = {m: {n for n in own(m) if rung(n) in LADDER[:-2]} - {"charlstm.nn.config"} for m in within("charlstm.cli")}
+    assert {module: names for module, names in past.items() if names} == DOORS
 
 
-def test_what_both_sides_of_the_api_import_needs_no_numpy() -> None:
-    assert not [m for m in SHARED if any("numpy" in imports(needed) for needed in {m} | reach(m))]
+def test_only_the_command_line_exits_and_knows_typer() -> None:
+    for module in MODULES:
+        assert rung(module) == "cli" or "typer" not in {name.split(".")[0] for name in imports(module)}, module
+        ending = {"exit"} if module == "charlstm.processes" else {"exit", "_exit"}  # a fork must end by itself
+        calls = [n for n in ast.walk(source(module)) if isinstance(n, ast.Attribute) and n.attr in ending]
+        assert not calls or module == "charlstm.__main__", module
+
+
+def test_a_folder_s_init_holds_a_docstring_and_nothing_else() -> None:
+    for path in PACKAGE.glob("[a-z]*/__init__.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        assert len(body) == 1, path
+        assert ast.get_docstring(ast.Module(body, [])), path
+
+
+def test_no_module_is_longer_than_a_reader_can_hold_in_mind() -> None:
+    commands = {"train", "resume", "sample", "info", "evaluate"}
+    for module in MODULES:
+        path = PACKAGE.parent / Path(*module.split(".")).with_suffix(".py")
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 330 or module in LONG, module
+        for node in ast.walk(source(module)):
+            if isinstance(node, ast.FunctionDef) and not (rung(module) == "cli" and node.name in commands):
+                assert (node.end_lineno or 0) - node.lineno < 60 or (module, node.name) in LONG, f"{module}.{node.name}"
 
 
 def test_there_are_no_cycles() -> None:
@@ -159,14 +168,6 @@ def test_no_module_draws_from_global_randomness() -> None:
                 )
 
 
-def test_help_is_shown_before_numpy_is_imported() -> None:
-    code = "import sys; from charlstm.cli.app import main; main(['train', '--help']); sys.exit('numpy' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, check=False).returncode
-        == 0
-    )
-
-
 def test_sampling_does_not_import_rich_or_tqdm() -> None:
     code = (
         "import sys; from charlstm.cli.app import main; status = main(['sample', 'no-such-run']);"
@@ -178,10 +179,10 @@ def test_sampling_does_not_import_rich_or_tqdm() -> None:
     )
 
 
-def test_the_page_lists_every_module_and_no_other() -> None:
+def test_the_page_names_every_folder_and_every_module_at_the_top() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^ {6,}(\w+)\.py ", page, re.MULTILINE)
-    assert sorted(listed) == sorted(m.split(".")[-1] for m in MODULES if not m.endswith("__"))
+    for name in {rung(m) for m in MODULES} - {"__init__", "__main__"}:
+        assert f"`{name}/`" in page or f"`{name}.py`" in page, name
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -65,7 +65,7 @@ def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -
     run, path = trained(text, optimizer=optimizer, dropout=0.3), folder / "run.npz"
     checkpoint.save_run(path, run)
     again = checkpoint.load_run(path)
-    for name in ("params", "slots", "good"):
+    for name in ("params", "slots", "snapshot"):
         before, after = getattr(run, name), getattr(again, name)
         assert before.keys() == after.keys()
         for key in before:
@@ -78,9 +78,9 @@ def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -
         "vocabulary",
         "text",
         "cursor",
-        "plan",
+        "schedule",
         "step",
-        "tally",
+        "sums",
         "guard",
         "history",
         "best_step",
@@ -272,7 +272,7 @@ def test_settings_that_the_command_line_would_refuse_are_refused_in_a_file(saved
     run = checkpoint.load_run(saved)
     object.__setattr__(run.config, "dropout", 7.0)
     checkpoint.save_run(saved, replace(run))
-    with pytest.raises(CheckpointError, match="--dropout 7"):
+    with pytest.raises(CheckpointError, match="`dropout` 7"):
         checkpoint.load_run(saved)
 
 

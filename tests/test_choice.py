@@ -61,8 +61,8 @@ def test_two_layers_are_nearly_the_work_of_one() -> None:
 def test_what_the_user_gave_stands_and_is_not_said_to_be_chosen() -> None:
     found = choose(10**6, 65, Budget(minutes=5), {"hidden": 77, "dropout": 0.0}, 2)
     assert (found.settings["hidden"], found.settings["dropout"]) == (77, 0.0)
-    assert "--layers" in found.why
-    assert not any(word in found.why for word in ("--hidden", "--dropout"))
+    assert "`layers`" in found.why
+    assert not any(word in found.why for word in ("`hidden`", "`dropout`"))
 
 
 def test_a_number_of_layers_that_was_given_gets_cells_from_few_to_many() -> None:
@@ -87,7 +87,7 @@ def test_a_very_large_vocabulary_gets_smaller_windows_unless_they_were_asked_for
 @pytest.mark.parametrize("V", [65, 5387])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:
-    params = model.init(ModelConfig(V, 40, layers, embedding_for(V)), np.random.default_rng(0))
+    params = model.init(ModelConfig(V, embedding_for(V), hidden=40, layers=layers), np.random.default_rng(0))
     assert autoconfig.parameters(layers, 40, V) == sum(p.size for p in params.values())
 
 

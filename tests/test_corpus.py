@@ -122,8 +122,8 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
         (b"", ["is empty"]),
         (b"\xef\xbb\xbf", ["is empty"]),
         (b"x", ["one character"]),
-        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "--encoding cp1252"]),
-        (b"cut short \xe6\xbc", ["offset 10", "--encoding"]),
+        (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "`encoding` cp1252"]),
+        (b"cut short \xe6\xbc", ["offset 10", "`encoding`"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
         ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),
@@ -193,7 +193,7 @@ def test_every_encoding_gives_the_same_text_wherever_it_is_cut(
 
 
 def test_half_a_character_is_refused_and_never_gets_into_a_vocabulary(folder: Path) -> None:
-    with pytest.raises(CorpusError, match=r"U\+D800.*--encoding"):
+    with pytest.raises(CorpusError, match=r"U\+D800.*`encoding`"):
         read(write(folder, b"a \\ud800 b"), encoding="unicode_escape")
 
 

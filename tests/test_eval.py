@@ -10,41 +10,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charlstm import launch
 from charlstm.inference import evaluation
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training import loop, state
-from tests.conftest import SMALL, VERSES, Result
+from tests.conftest import SMALL, VERSES, Result, sweep
 
 
 @pytest.fixture
-def run(charlstm: Callable[..., Result], text: Path) -> str:
-    assert charlstm("train", text, "--steps", 60, *SMALL).status == 0
+def run(copy_run: Callable[..., None]) -> str:
+    copy_run(60)
     return "verses"
 
 
-def by_hand(folder: Path, text: str, cold: int = 0) -> float:
-    """Character by character, one stream, from a zero state; `cold` forgets every so many characters."""
+def by_hand(folder: Path, text: str, context: int = 0) -> float:
+    """Character by character, one stream, from a zero state; `context` forgets every so many characters."""
     writer = checkpoint.load(folder / "checkpoints" / "verses.best.npz").char_model
     ids, total = writer.vocabulary.encode(text), 0.0
     for k in range(len(ids) - 1):
-        if k == 0 or (cold and k % cold == 0):
+        if k == 0 or (context and k % context == 0):
             stepper = Stepper(writer.params, writer.config, 1)
         logits = stepper.step(ids[k : k + 1])[:, 0].astype(float)
         total += math.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[ids[k + 1]]
     return total / (len(ids) - 1)
 
 
-@pytest.mark.parametrize("cold", [0, 1, 7, 50, 10_000])
+@pytest.mark.parametrize("context", [0, 1, 7, 50, 10_000])
 def test_eval_tells_what_reading_character_by_character_tells(
-    charlstm: Callable[..., Result], folder: Path, run: str, cold: int
+    charlstm: Callable[..., Result], folder: Path, run: str, context: int
 ) -> None:
     Path("new.txt").write_text(VERSES[::-1][:150], encoding="utf-8")
-    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--context", cold).out)
+    told = json.loads(charlstm("eval", run, "new.txt", "--json", "--context", context).out)
     assert told["chars"] == 149
-    assert told["nats_per_char"] == pytest.approx(by_hand(folder, VERSES[::-1][:150], cold), rel=1e-4)
+    assert told["nats_per_char"] == pytest.approx(by_hand(folder, VERSES[::-1][:150], context), rel=1e-4)
     assert told["bits_per_char"] == pytest.approx(told["nats_per_char"] / math.log(2))
     assert told["uniform_nats"] == pytest.approx(math.log(len(set(VERSES))))
 
@@ -59,11 +60,11 @@ def test_eval_in_words_is_one_line_on_stdout(charlstm: Callable[..., Result], te
 
 
 def test_a_long_text_is_read_in_streams_and_each_character_once(folder: Path) -> None:
-    config = evaluation.model.ModelConfig(9, 4, 1)
+    config = evaluation.model.ModelConfig(9, hidden=4)
     params = evaluation.model.init(config, np.random.default_rng(0))
     ids = np.random.default_rng(1).integers(0, 9, 5003)
-    for cold in (0, 3, 64):
-        places = [p for p, _ in evaluation.char_nll(params, config, ids, *evaluation.streams_of(5002, cold))]
+    for context in (0, 3, 64):
+        places = [p for p, _ in evaluation.char_nll(params, config, ids, *evaluation.streams_of(5002, context))]
         assert sorted(np.concatenate(places).tolist()) == list(range(1, 5003))
 
 
@@ -125,7 +126,7 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 
 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
-    config, wider = (evaluation.model.ModelConfig(V, 4, 2, embedding=3) for V in (5, 7))
+    config, wider = (evaluation.model.ModelConfig(V, 3, hidden=4, layers=2) for V in (5, 7))
     pretrained = evaluation.model.init(config, np.random.default_rng(0))
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
@@ -144,8 +145,9 @@ def test_ids_of_one_vocabulary_become_those_of_another() -> None:
 # -- a state that does not drift, and an end in time
 
 
-def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path) -> None:
-    """Over forty passes; a step adds less than one to |c|."""
+@pytest.mark.parametrize("passes", sweep([8, 40], 8))
+def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path, passes: int) -> None:
+    """A step adds less than one to |c|."""
     from charlstm import events
     from charlstm.text import corpus
 
@@ -153,9 +155,9 @@ def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path) -> 
     found = corpus.read([str(text)])
     run, _ = state.begin(found, config)
     windows = (len(found.split(0.1)[0]) - 1) // (2 * 16)
-    run.schedule.end(40 * windows, 0, 32, 400)
+    run.schedule.end(passes * windows, 0, 32, 400)
     cells = [e.cell_max for e in loop.train(run, *found.split(0.1)) if isinstance(e, events.Progress)]
-    assert run.cursor.epoch == 40
+    assert run.cursor.epoch == passes
     assert max(cells) < loop.RESET_CHARS
 
 
@@ -181,9 +183,8 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
 def test_no_more_than_a_million_characters_are_held_out_unless_asked_for(
     charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from charlstm import session
 
-    monkeypatch.setattr(session, "MOST_HELD_OUT", 100)
+    monkeypatch.setattr(launch, "MOST_HELD_OUT", 100)
     options = ("--steps", 1, "--if-exists", "overwrite", "--display", "json", *SMALL)
     for more, expected in (((), 100), (("--val-fraction", 0.1), 406)):
         started = json.loads(charlstm("train", text, *options, *more).out.splitlines()[0])

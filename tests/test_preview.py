@@ -20,7 +20,7 @@ def previewing(path: Path, text: str) -> Preview:
     path.write_text(text, encoding="utf-8", newline="")
     found = corpus.read([str(path)], "utf-8")
     run, _ = state.begin(found, TrainConfig(hidden=4, batch=1, seq=5))
-    return Preview(run, RunOptions(), found.ids, Clock())
+    return Preview(run, RunOptions(threads=1), found.ids, Clock())
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,5 @@ def test_previews_tell_their_prompt_and_change_no_byte_of_the_run(charlstm: Call
         told.append([row for row in map(json.loads, result.out.splitlines()) if row["event"] == "sampled"])
     assert ends[0] == ends[1]
     assert not told[0]
-    assert all(row["prompt"][:-1] in VERSES and row["prompt"].endswith("\n") for row in told[1] if row["fresh"])
+    assert all(row["prompt"][:-1] in VERSES and row["prompt"].endswith("\n") for row in told[1] if row["new"])
     assert told[1]

@@ -14,14 +14,15 @@ from charlstm import api
 from charlstm.errors import UsageError
 from charlstm.inference import sampling
 from charlstm.settings import SampleConfig
+from charlstm.text.prompt import read_prompt
 from tests.conftest import SMALL, Result
 
 Program = Callable[..., Result]
 
 
 @pytest.fixture
-def run(charlstm: Program, text: Path) -> str:
-    assert charlstm("train", text, "--steps", 60, *SMALL).status == 0
+def run(copy_run: Callable[..., None]) -> str:
+    copy_run(60)
     return "verses"
 
 
@@ -205,7 +206,7 @@ def test_a_mistake_is_told_and_changes_nothing(typed: Callable[..., Result]) -> 
     assert (told.status, told.out) == (0, "")
     lines = told.err.splitlines()
     assert lines[0] == "/temp takes a number, as in '/temp 1.0'"
-    assert lines[1].startswith("/temp -1.0 is out of range")
+    assert lines[1].startswith("/temp -1 is out of range")
     assert lines[2] == "/length takes a whole number, as in '/length 300'"
     assert lines[3].startswith("/seed -1 is out of range")
     assert "/nonsense" in lines[4]
@@ -259,4 +260,4 @@ def test_a_conversation_without_a_standard_input_is_refused(
     monkeypatch.setattr(sys, "stdin", None)
     assert "standard input is closed" in charlstm("sample", "-i").sentence
     with pytest.raises(UsageError):
-        api.read_prompt("-")
+        read_prompt("-")

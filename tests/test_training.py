@@ -119,7 +119,7 @@ def test_evaluation_equals_one_long_window(text: Path) -> None:
 @pytest.mark.parametrize("chars", [2, 3, 99, 101, 1999, 2000, 2001, 3602])
 def test_evaluation_counts_every_character_but_the_first_once(chars: int) -> None:
     """With all weights zero each character costs ln V, however the text is cut into streams."""
-    config = ModelConfig(5, 3, 1)
+    config = ModelConfig(5, hidden=3)
     params = {name: np.zeros(shape, np.float32) for name, shape in model.shapes(config).items()}
     ids = np.random.default_rng(0).integers(0, 5, chars)
     assert evaluation.evaluate(params, config, ids) == pytest.approx(math.log(5), rel=1e-6)

@@ -20,7 +20,7 @@ from charlstm.nn.threads import ThreadPool
 from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
 
 V, H, L, T, N = 11, 8, 2, 5, 33
-CONFIG = ModelConfig(V, H, L, dropout=0.25)
+CONFIG = ModelConfig(V, hidden=H, layers=L, dropout=0.25)
 forked = pytest.mark.skipif(not processes.CAN_FORK, reason="no processes are forked on this system")
 
 
@@ -56,7 +56,7 @@ def test_threads_processes_and_neither_give_the_same_bytes(monkeypatch: pytest.M
 
 def test_parts_together_equal_the_whole() -> None:
     params, ids, state = window()
-    config = ModelConfig(V, H, L)
+    config = ModelConfig(V, hidden=H, layers=L)
     work = model.Workspace.empty(config, T, N)
     expected_loss, expected, after = model.loss_and_gradients(params, config, ids[:-1], ids[1:], state, work)
     with ThreadPool(2) as pool, DataParallel(pool, params, config, T, N, 2) as team:

@@ -54,7 +54,7 @@ def write_eval(
         "nats_per_char": mean,
         "bits_per_char": bits(mean),
         "uniform_nats": chance,
-        "cold": context,
+        "context": context,
         "left_out": scored.left_out,
     }
     if as_json:

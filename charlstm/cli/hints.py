@@ -7,12 +7,32 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from charlstm.errors import did_you_mean
+from charlstm.settings import Budget, RunOptions, SampleConfig, TrainConfig, TrainRequest
 
 CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
+
+
+SPELLING = {"temperature": "temp", "save_every_s": "save-every", "preview_every_s": "preview-every"}
+"""Options that have another name than their setting."""
+NAMES = {f.name for cls in (TrainRequest, TrainConfig, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
+    "checkpoints", "context", "novelty", "output", "plot"
+}  # fmt: skip
+"""The settings that messages of the library name."""
+
+
+def spell(message: str, prefix: str = "--") -> str:
+    """Spell the settings that a message names in backticks as options: `top_k` becomes --top-k."""
+
+    def option(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"{prefix}{SPELLING.get(name, name.replace('_', '-'))}" if name in NAMES else match[0]
+
+    return re.sub(r"`(\w+)`", option, message)
 
 
 def unknown_command(words: Sequence[str], commands: Sequence[str]) -> str:

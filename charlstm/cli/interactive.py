@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from charlstm import api
-from charlstm.cli import signals
+from charlstm.cli import hints, signals
 from charlstm.cli.sample import can_show
 from charlstm.display.formatting import may_embolden, visible
 from charlstm.errors import CharlstmError, UsageError
@@ -136,7 +136,7 @@ class Conversation:
                     self.settings = SampleConfig(**vars(self.settings) | {NUMBERS[word]: now})
             _tell(f"{word} {now:g}" if isinstance(now, float) else f"{word} {now}")
         except UsageError as error:
-            _tell(str(error).replace("--", "/", 1))
+            _tell(hints.spell(str(error), "/"))
         except ValueError:
             kind = "a number" if isinstance(now, float) else "a whole number"
             _tell(f"/{word} takes {kind}, as in '/{word} {now}'")
@@ -160,7 +160,7 @@ class Conversation:
                     self.out.flush()
                     last = piece
         except CharlstmError as error:
-            _tell(str(error))
+            _tell(hints.spell(str(error), "/"))
         except KeyboardInterrupt:  # raised before or after the handler is set
             last = ""
         self.seed += 1

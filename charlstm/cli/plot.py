@@ -62,4 +62,4 @@ def write_plot(path: Path, name: str, history: Sequence[dict[str, Any]]) -> None
             warnings.simplefilter("ignore")  # the font may lack characters of the name
             figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
-    atomic.write_atomically(path, draw, "--plot")
+    atomic.write_atomically(path, draw, "plot")

@@ -17,6 +17,7 @@ from charlstm.errors import UsageError
 from charlstm.inference import novelty
 from charlstm.settings import SampleConfig
 from charlstm.storage import atomic
+from charlstm.text.prompt import read_prompt
 
 
 def write_samples(
@@ -68,7 +69,7 @@ def _with_prompt(settings: SampleConfig, prompt_file: Path | None) -> SampleConf
     if prompt_file is not None and settings.prompt:
         raise UsageError("--prompt and --prompt-file can't be combined: give only one of them")
     source = settings.prompt if prompt_file is None else str(prompt_file)
-    return replace(settings, prompt=api.read_prompt(source)) if prompt_file is not None or source == "-" else settings
+    return replace(settings, prompt=read_prompt(source)) if prompt_file is not None or source == "-" else settings
 
 
 def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
@@ -77,7 +78,7 @@ def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
         write(out)
         out.detach()
 
-    atomic.write_atomically(path, write_file, "--output")
+    atomic.write_atomically(path, write_file, "output")
 
 
 class _Texts:

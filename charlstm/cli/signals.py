@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from charlstm import blas
 from charlstm.errors import CharlstmError
-from charlstm.settings import DisplayKind, RunOptions, require
 from charlstm.training.control import Stop
 
 if TYPE_CHECKING:
-    from charlstm.events import Event
+    pass
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
 """Signals that stop training after a save, and the exit status of each."""
@@ -28,54 +26,6 @@ def need_stdout() -> None:
     """Raise CharlstmError if standard output is closed, because the result would be lost."""
     if sys.stdout is None:
         raise CharlstmError("standard output is closed: redirect it to a file, a pipe or a terminal")
-
-
-def drive(
-    begin: Callable[[RunOptions, Stop], Iterable[Event]],
-    kind: DisplayKind,
-    save_every: float,
-    preview_every: float,
-    threads: int,
-) -> int:
-    """Drive a session through a display and return the exit status.
-
-    Args:
-        begin: starts the session and yields its events.
-        kind: the display.
-        save_every: seconds between saves.
-        preview_every: seconds between previews.
-        threads: number of threads; 0 for all cores.
-
-    Raises:
-        UsageError: `threads` is out of range.
-        CharlstmError: standard output is closed but needed, or the session fails.
-    """
-    from charlstm.display.select import open_display
-    from charlstm.events import Finished
-
-    require("--threads", threads, 0, 1024)
-    if kind == "json":
-        need_stdout()
-    stop = Stop()
-    with _signals_set(stop), open_display(kind, sys.stdout, sys.stderr) as display:
-        options = RunOptions(
-            save_every,
-            preview_every if kind != "none" else 0.0,
-            stream_preview=display.stream_preview,
-            threads=threads or blas.cores(),
-        )
-        for event in begin(options, stop):
-            display.show(event)
-            if stop.suspend:
-                stop.suspend = False
-                display.suspend()
-                _stop_process()
-            if display.gone and kind == "json":  # nobody reads the events any more
-                stop.reason = stop.reason or "SIGPIPE"
-    if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
-        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
-        sys.stdout.flush()
-    return SIGNALS.get(stop.reason or "", 0)
 
 
 @contextmanager
@@ -90,7 +40,7 @@ def leaving_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_set(stop: Stop) -> Iterator[None]:
+def stopping(stop: Stop) -> Iterator[None]:
     """Within this context, a signal asks training to stop after the current step; a second SIGINT exits at once.
 
     While the text is still being read there is nothing to save, so the first signal exits. SIGUSR1 asks for a save,
@@ -109,7 +59,7 @@ def _signals_set(stop: Stop) -> Iterator[None]:
     def suspend(number: int, frame: FrameType | None) -> None:
         stop.suspend = stop.armed  # the display must give the terminal back first
         if not stop.armed:
-            _stop_process()
+            stop_process()
 
     def resume(number: int, frame: FrameType | None) -> None:
         stop.clock.resume()
@@ -145,7 +95,7 @@ def handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]
             signal.signal(number, handler)
 
 
-def _stop_process() -> None:
+def stop_process() -> None:
     """Suspend the process as an unhandled SIGTSTP would; returns when the process continues."""
     handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTSTP)

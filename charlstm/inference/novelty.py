@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlstm.errors import CorpusError
+from charlstm.text import corpus
+from charlstm.text.corpus import TextInfo
+from charlstm.text.sources import STDIN, find
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -75,6 +79,26 @@ class TrainingText:
         """Convert a sample to ids of the text; characters that are not in the text share an id of their own."""
         ids = {c: i for i, c in enumerate(self.vocabulary.characters)}
         return np.array([ids.get(c, len(ids)) for c in sample], np.intp)
+
+
+def read_training_text(info: TextInfo, val_fraction: float, name: str) -> TrainingText:
+    """Read the text of a run again, without its held-out part.
+
+    Raises:
+        CorpusError: the text is missing, has changed, or came from standard input.
+    """
+    if STDIN in info.sources:
+        raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `novelty`")
+    try:
+        text = corpus.read(find(info.sources), info.encoding)
+    except CorpusError as error:
+        raise CorpusError(f"the text of {name!r} can't be compared: {error}") from error
+    if text.info.sha256 != info.sha256:
+        raise CorpusError(
+            f"the text of {name!r} has changed ({info.chars:,} characters then, {text.info.chars:,} now): "
+            f"restore the old one, or leave out `novelty`"
+        )
+    return TrainingText(text.split(val_fraction)[0], text.vocabulary)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -43,7 +43,7 @@ def strip_unknown(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     unknown_chars = vocabulary.unknown(prompt)
     if unknown_chars and unknown == "error":
         raise PromptError(
-            f"the model never saw {describe_some(unknown_chars)} in the prompt: use other characters, or --unknown skip"
+            f"the model never saw {describe_some(unknown_chars)} in the prompt: use other characters, or `unknown` skip"
         )
     return "".join(c for c in prompt if c in vocabulary)
 
@@ -83,7 +83,7 @@ def generate(
     start_text(char_model.vocabulary, settings.prompt, settings.unknown)
     waits = settings.lines > 0 and settings.length == 0
     if waits and "\n" not in char_model.vocabulary:
-        raise UsageError("--lines needs line ends, but this model never saw any: set --length instead")
+        raise UsageError("`lines` needs line ends, but this model never saw any: set `length` instead")
     shards = split(len(rngs), shards_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in shards]
     made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]]), sizes, "")
@@ -98,7 +98,7 @@ def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
             chars[k] = 0 if "\n" in piece else chars[k] + len(piece)
         if max(chars) > LONGEST_LINE:
             raise CharlstmError(
-                f"the model wrote {LONGEST_LINE:,} characters without a line end: set --length, or another --temp"
+                f"the model wrote {LONGEST_LINE:,} characters without a line end: set `length`, or another `temperature`"
             )
         yield pieces
 

@@ -17,5 +17,3 @@ A stream is a row: a window is (T, N, features), one time step is (N, features),
 rows. The gates of a layer are stored one after another: (4, T, N, H). Only logits are columns: (V, T*N). The dtype of the parameters
 sets the precision of everything: float32 for training, float64 for checking gradients.
 """
-
-from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The five numbers that define a model; without NumPy, so that `--help` can read the defaults quickly."""
+"""The numbers that define a model, with their limits; without NumPy, so that `--help` can read the defaults quickly."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 EMBED_ABOVE = 192
 """Vocabularies larger than this get an embedding; up to this size a one-hot product is faster."""
@@ -11,19 +13,47 @@ EMBEDDING_WIDTH = 96
 """E, the width of that embedding."""
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a model: a stack of LSTM layers with a softmax projection.
+class Range(NamedTuple):
+    """The numbers that a field may have: ``Annotated[float, Range(0, 1, open="high")]``. Infinity and NaN are in none."""
 
-    ``embedding`` is the width of the character embedding; 0 feeds one-hot characters. ``dropout`` is the dropout rate of each
-    layer's outputs in training; any excess over `model.RECURRENT_FROM` also applies to recurrent weights.
+    low: float
+    high: float | None = None  # None: no upper limit
+    open: str = ""  # "low" or "high": that bound itself is excluded
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)) or not (isinstance(value, int) or math.isfinite(value)):
+            return False
+        above = self.low < value if self.open == "low" else self.low <= value
+        return above and (self.high is None or (value < self.high if self.open == "high" else value <= self.high))
+
+    def __str__(self) -> str:
+        """Return the range in words: "at least 1 and at most 64"."""
+        low = f"{'above' if self.open == 'low' else 'at least'} {self.low:g}"
+        return low if self.high is None else f"{low} and {'below' if self.open == 'high' else 'at most'} {self.high:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSize:
+    """The part of a model's shape that a user chooses.
+
+    ``dropout`` is the dropout rate of each layer's outputs in training; any excess over `model.RECURRENT_FROM` also applies
+    to recurrent weights.
     """
 
-    vocabulary: int
-    hidden: int = 256
-    layers: int = 1
-    embedding: int = 0
-    dropout: float = 0.0
+    hidden: Annotated[int, Range(1, 16384)] = 256
+    layers: Annotated[int, Range(1, 64)] = 1
+    dropout: Annotated[float, Range(0, 1, open="high")] = 0.0
+
+
+@dataclass(frozen=True)
+class ModelConfig(ModelSize):
+    """The shape of a model: a stack of LSTM layers with a softmax projection.
+
+    ``embedding`` is the width of the character embedding; 0 feeds one-hot characters.
+    """
+
+    vocabulary: Annotated[int, Range(1, 0x110000)]
+    embedding: Annotated[int, Range(0, 16384)] = 0
 
     @property
     def input_width(self) -> int:

@@ -11,13 +11,13 @@ from typing import BinaryIO
 from charlstm.errors import SaveError
 
 
-def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], option: str = "--checkpoints") -> None:
+def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], setting: str = "checkpoints") -> None:
     """Write a file atomically: readers see either the old file or the new one, even after a power cut.
 
     Args:
         path: the file; replaced if it exists.
         write: writes the contents.
-        option: the command-line option that sets another location, for the error message.
+        setting: the setting that chooses another location, for the error message.
 
     Raises:
         SaveError: says why; unless only the sync after the rename failed, the old file is unchanged.
@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], optio
             raise
     except OSError as error:
         raise SaveError(
-            f"{path} can't be written: {error.strerror or error}; make room or choose another location with {option}"
+            f"{path} can't be written: {error.strerror or error}; make room or choose another location with `{setting}`"
         ) from error
 
 

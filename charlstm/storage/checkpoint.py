@@ -27,7 +27,7 @@ from charlstm.nn import model, optim
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
-from charlstm.storage.atomic import write_atomically
+from charlstm.storage import atomic
 from charlstm.storage.schema import build, config_json, generator, sizes, typed
 from charlstm.text.batches import Cursor
 from charlstm.text.corpus import TextInfo
@@ -127,7 +127,7 @@ def _save(
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SaveError(f"{path} was not written: {name} contains a non-finite number")
-    write_atomically(path, lambda file: _write_npz(file, members))
+    atomic.write_atomically(path, lambda file: _write_npz(file, members))
 
 
 def _write_npz(file: BinaryIO, members: dict[str, np.ndarray]) -> None:

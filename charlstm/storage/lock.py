@@ -41,7 +41,7 @@ class Lock:
             self.handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise SaveError(
-                f"{beside} can't be written: {error.strerror}; choose another folder with --checkpoints"
+                f"{beside} can't be written: {error.strerror}; choose another folder with `checkpoints`"
             ) from error
         if fcntl is None:
             return
@@ -52,7 +52,7 @@ class Lock:
         if not taken:
             holder = _holder(self.handle)
             self.release()
-            raise LockedError(f"{path} is being trained by {holder}: wait for it, or train under another --name")
+            raise LockedError(f"{path} is being trained by {holder}: wait for it, or train under another `name`")
         with contextlib.suppress(OSError):  # on a full disk the holder stays unknown, and the first save reports why
             os.ftruncate(self.handle, 0)
             os.pwrite(self.handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

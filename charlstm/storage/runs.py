@@ -68,4 +68,4 @@ def check_name(name: str) -> None:
         UsageError: the name is not valid.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name.endswith(".best"):
-        raise UsageError(f"{name!r} can't be the name of a run: choose a --name of letters, digits, '-' and '_'")
+        raise UsageError(f"{name!r} can't be the name of a run: choose a `name` of letters, digits, '-' and '_'")

@@ -95,7 +95,7 @@ def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
         b" ".decode(encoding, "ignore")  # LookupError for a codec that is not a text encoding, such as base64
         codecs.getincrementaldecoder(encoding)  # LookupError if the codec can't decode incrementally
     except (LookupError, ValueError) as error:
-        raise CorpusError(f"--encoding {encoding!r} is unknown: try utf-8, utf-16, cp1252 or latin-1") from error
+        raise CorpusError(f"`encoding` {encoding!r} is unknown: try utf-8, utf-16, cp1252 or latin-1") from error
     builder = _Builder()
     for source in sources:
         try:
@@ -104,7 +104,7 @@ def read(sources: Sequence[str], encoding: str = "utf-8") -> Corpus:
         except UnicodeEncodeError as error:
             raise CorpusError(
                 f"{source} as {codec.name.upper()} contains U+{ord(error.object[error.start]):04X}, half of a surrogate pair: "
-                f"try another --encoding"
+                f"try another `encoding`"
             ) from error
     if builder.chars < 2:
         what = "is empty" if builder.chars == 0 else "has only one character"
@@ -231,7 +231,7 @@ def _refuse_binary(block: bytes, name: str, encoding: str) -> None:
     control = sum(head.count(bytes([b])) for b in range(32) if b not in b"\t\n\v\f\r\x1b")
     suspicious = head.count(0) > len(head) // 100 or control > len(head) // 20
     if suspicious and (not _decodes(head) or head.count(0) > len(head) // 4):
-        raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set --encoding")
+        raise CorpusError(f"{name} is a binary file, not a text: give a plain text file, or set `encoding`")
 
 
 def _decodes(head: bytes) -> bool:
@@ -249,5 +249,5 @@ def _bad_bytes(error: UnicodeError, data: bytes, start: int, line: int, name: st
     byte = f"byte 0x{data[at]:02X}" if at < len(data) else "the end"
     other = "cp1252" if encoding != "cp1252" else "latin-1"
     return CorpusError(
-        f"{name}, line {line}, offset {start + at}: {byte} is not valid {encoding.upper()}: try --encoding {other}"
+        f"{name}, line {line}, offset {start + at}: {byte} is not valid {encoding.upper()}: try `encoding` {other}"
     )

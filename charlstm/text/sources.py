@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-import charlstm
+from charlstm import blas
 from charlstm.errors import CorpusError, did_you_mean
 
 STDIN = "-"
@@ -16,7 +16,7 @@ SUFFIX = ".txt"
 
 def bundled_path(folder: str, name: str) -> Path:
     """Return the path of a bundled file, in the installed package or in the source checkout."""
-    package = Path(charlstm.__path__[0])
+    package = Path(blas.__file__).parent  # the top of the package
     installed = package / "data" / folder / name
     return installed if installed.exists() else package.parent / folder / name
 

@@ -11,13 +11,13 @@ OVERFIT_NATS, UNDERFIT_NATS = 0.02, 0.02
 def explain_failure(steps: int, recoveries: int, update_ratio: float, saturated: float, dropout: float) -> str:
     """Explain the most likely reason why a run learned no more than character frequencies, and what to change."""
     if recoveries > 1:
-        return f"divergence lowered the learning rate {recoveries} times: try a lower --lr and --clip 1"
+        return f"divergence lowered the learning rate {recoveries} times: try a lower `lr` and `clip` 1"
     if update_ratio < 1e-4:
-        return f"each step changed the weights by only {update_ratio:.0e} of their norm: try a higher --lr, or train longer"
+        return f"each step changed the weights by only {update_ratio:.0e} of their norm: try a higher `lr`, or train longer"
     if saturated > 0.5:
-        return f"{saturated:.0%} of the gates are saturated and hardly learn: try a lower --lr"
+        return f"{saturated:.0%} of the gates are saturated and hardly learn: try a lower `lr`"
     if dropout >= 0.7:
-        return f"dropout {dropout:g} leaves too little signal to learn from: try --dropout 0.3 or less"
+        return f"dropout {dropout:g} leaves too little signal to learn from: try `dropout` 0.3 or less"
     return f"{steps:,} steps were too few, or the text has no pattern beyond its character frequencies: train longer"
 
 
@@ -36,7 +36,7 @@ def advise(rows: Sequence[tuple[float, float | None]], dropout: float, name: str
     loss, val = judged[-1]
     if val > best + OVERFIT_NATS:
         more = min(0.6, dropout + 0.2)
-        change = f"--dropout {more:g}" if more > dropout else "a smaller --hidden"
+        change = f"`dropout` {more:g}" if more > dropout else "a smaller `hidden`"
         return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; try {change}"
     if val == best and judged[-4][1] - val > UNDERFIT_NATS and dropout == 0:
         return f"it was still improving: continue with 'charlstm resume {name} --minutes N'"

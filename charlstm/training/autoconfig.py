@@ -17,7 +17,7 @@ from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.threads import ThreadPool, shards_for
-from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget, TrainConfig
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget, TrainConfig
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """(layers, hidden) of the models to choose from, in ascending order of size."""
@@ -50,6 +50,46 @@ class Choice:
     why: str
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far a budget goes on a text, for models of different sizes."""
+
+    chars: int  # of the training text
+    V: int  # vocabulary size
+    window: int  # characters per step: batch * seq
+    readable: float  # maximum number of characters, whatever the speed
+    flops: float | None  # per second; None: time does not matter
+    seconds: float
+
+    @classmethod
+    def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int) -> Reach:
+        """Measure the machine's speed if the budget is a time; a budget in steps or epochs gives the same everywhere."""
+        flops, readable = None, math.inf
+        if budget.epochs is not None:
+            readable = budget.epochs * chars
+        elif budget.steps is not None:
+            readable = float(budget.steps * batch * seq)
+        else:
+            flops = speed(threads if shards_for(batch, threads) > 1 else 1)
+            readable = math.inf if budget.minutes is not None else float(DEFAULT_EPOCHS * chars)
+        return cls(chars, V, batch * seq, readable, flops, 60 * (budget.minutes or DEFAULT_MINUTES))
+
+    def affordable(self, layers: int, hidden: int) -> float:
+        """Return how many characters training can read within the budget."""
+        if self.flops is None:
+            return self.readable
+        by_time = EFFICIENCY * self.flops * self.seconds / work(layers, hidden, self.V, self.window)
+        return min(self.readable, by_time)
+
+    def epochs(self, layers: int, hidden: int) -> float:
+        """Return the number of epochs within the budget."""
+        return self.affordable(layers, hidden) / max(1, self.chars)
+
+    def weighted_epochs(self, layers: int, hidden: int) -> float:
+        """Return the number of epochs, weighted by the risk of overfitting: see `DROPOUT`."""
+        return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
+
+
 def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> Choice:
     """Choose the settings that the user left open.
 
@@ -57,11 +97,23 @@ def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], thread
         chars: length of the training text.
         V: vocabulary size.
         budget: if it is in steps or epochs, no speed is measured and the choice is the same on every machine.
-        wishes: settings given by the user, which are never changed.
+        overrides: settings given by the user, which are never changed.
         threads: number of cores to use.
     """
-    defaults = TrainConfig()
-    batch, seq = overrides.get("batch", defaults.batch), overrides.get("seq", defaults.seq)
+    batch, seq = _window(V, overrides)
+    reach = Reach.of(chars, V, budget, batch, seq, threads)
+    layers, hidden = _size(reach, overrides)
+    rate = next(rate for limit, rate in DROPOUT if reach.weighted_epochs(layers, hidden) <= limit)
+    settings = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate} | overrides
+    chosen = [f"`{name}` {settings[name]:g}" for name in ("hidden", "layers", "dropout") if name not in overrides]
+    epochs = reach.epochs(layers, hidden)
+    number = f"{epochs:.0f}" if epochs >= 1.5 else f"{epochs:.1f}"
+    return Choice(settings, f"chosen for this budget (about {number} epochs): {', '.join(chosen)}" if chosen else "")
+
+
+def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
+    """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
+    batch, seq = overrides.get("batch", TrainConfig.batch), overrides.get("seq", TrainConfig.seq)
     while batch * seq * V > LOGITS and (
         ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
     ):
@@ -69,55 +121,28 @@ def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], thread
             seq //= 2
         if "batch" not in overrides and batch > 8:
             batch //= 2
-    flops, readable = None, float("inf")
-    if budget.epochs is not None:
-        readable = budget.epochs * chars
-    elif budget.steps is not None:
-        readable = float(budget.steps * batch * seq)
-    else:
-        flops = speed(threads if shards_for(batch, threads) > 1 else 1)
-        readable = float("inf") if budget.minutes is not None else float(DEFAULT_PASSES * chars)
-    seconds = 60 * (budget.minutes or DEFAULT_MINUTES)
+    return batch, seq
 
-    def affordable(layers: int, hidden: int) -> float:
-        """Return how many characters training can read within the budget."""
-        by_time = float("inf") if flops is None else EFFICIENCY * flops * seconds / work(layers, hidden, V, batch * seq)
-        return min(readable, by_time)
 
+def _size(reach: Reach, overrides: dict[str, Any]) -> tuple[int, int]:
+    """Return layers and hidden of the largest model that the budget trains and the text is long enough for."""
     cells = sorted({cells for _, cells in SIZES})
     ladder: Sequence[tuple[int, int]] = [(overrides["layers"], H) for H in cells] if "layers" in overrides else SIZES
     sizes = [size for size in ladder if overrides.get("hidden", size[1]) == size[1]]
     sizes = sizes or [(overrides.get("layers", 1), overrides["hidden"])]
-    layers, hidden = sizes[0]
+    best = sizes[0]
     for larger in sizes[1:]:
-        size = weights(*larger, V)
-        if affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * chars:
-            layers, hidden = larger
-
-    def by_heart(layers: int, hidden: int) -> float:
-        """Return the number of weighted epochs within the budget: see `DROPOUT`."""
-        return affordable(layers, hidden) / max(1, chars) * math.sqrt(weights(layers, hidden, V) / max(1, chars))
-
-    if not {"layers", "hidden"} & overrides.keys() and by_heart(layers, hidden) >= DEEPER_FROM:
-        layers, hidden = DEEPER.get((layers, hidden), (layers, hidden))
-    passes = affordable(layers, hidden) / max(1, chars)
-    settings: dict[str, Any] = {
-        "layers": layers,
-        "hidden": hidden,
-        "batch": batch,
-        "seq": seq,
-        "dropout": next(share for limit, share in DROPOUT if by_heart(layers, hidden) <= limit),
-    }
-    settings |= overrides
-    open_ones = [name for name in ("hidden", "layers", "dropout") if name not in overrides and name in settings]
-    chosen = ", ".join(f"--{name} {settings[name]:g}" for name in open_ones)
-    for_what = "about " + (f"{passes:.0f} epochs" if passes >= 1.5 else f"{passes:.1f} epochs")
-    return Choice(settings, f"chosen for this budget ({for_what}): {chosen}" if open_ones else "")
+        size = weights(*larger, reach.V)
+        if reach.affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * reach.chars:
+            best = larger
+    if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
+        best = DEEPER.get(best, best)
+    return best
 
 
 def parameters(layers: int, hidden: int, V: int) -> int:
     """Return the number of trainable parameters of a model."""
-    return parameter_count(ModelConfig(V, hidden, layers, embedding_for(V)))
+    return parameter_count(ModelConfig(V, embedding_for(V), hidden=hidden, layers=layers))
 
 
 def weights(layers: int, hidden: int, V: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from charlstm import events
-from charlstm.settings import DEFAULT_MINUTES, DEFAULT_PASSES, Budget
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget
 from charlstm.training.loop import should_stop_early
 from charlstm.training.schedule import EVALUATION_SHARE, Schedule
 from charlstm.training.state import TrainState
@@ -40,7 +40,7 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
         ):  # the same command again must find the run finished
             return False, (
                 f"the run stopped early at step {run.step:,} of {wanted:,}: the held-out loss stopped improving; "
-                f"use --minutes to train it further"
+                f"set `minutes` to train it further"
             )
         if wanted != run.schedule.last:
             _extend(run)
@@ -50,11 +50,11 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
         run.schedule.minutes = budget.minutes
     elif run.schedule.last is None and run.schedule.minutes is None:
         return True, (
-            f"no budget was given: training for {DEFAULT_MINUTES:g} minutes or {DEFAULT_PASSES} epochs, "
-            f"whichever ends first (set --minutes, --epochs or --steps)"
+            f"no budget was given: training for {DEFAULT_MINUTES:g} minutes or {DEFAULT_EPOCHS} epochs, "
+            f"whichever ends first (set `minutes`, `epochs` or `steps`)"
         )
     elif run.schedule.last is not None and run.step >= run.schedule.last:
-        return False, "the run is finished: add --minutes, --epochs or --steps to train it further"
+        return False, "the run is finished: set `minutes`, `epochs` or `steps` to train it further"
     return True, ""
 
 
@@ -96,7 +96,7 @@ class Planner:
         step_s = (now - self.lap_s) / done / (1 - share)
         last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
         if schedule.minutes is None:
-            last = min(last, max(run.step + 1, DEFAULT_PASSES * self.windows))
+            last = min(last, max(run.step + 1, DEFAULT_EPOCHS * self.windows))
         self.lap_s, self.lap_step = now, run.step
         self.next_s = elapsed_s + max(AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
         if schedule.last is None or abs(last - schedule.last) > SLACK * (schedule.last - run.step):

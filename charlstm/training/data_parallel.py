@@ -166,9 +166,10 @@ class _Worker:
 def _serve(shard: Shard, connection: socket.socket, others: Iterable[socket.socket]) -> None:
     for other in others:
         other.close()
-    while connection.recv(1):
-        shard.compute()
-        connection.send(b"\0")
+    with np.errstate(all="ignore"):
+        while connection.recv(1):
+            shard.compute()
+            connection.send(b"\0")
 
 
 def move_to_shared_memory(arrays: Arrays) -> None:

@@ -49,7 +49,7 @@ def train(
         train_ids: training text as ids, (chars,).
         val_ids: held-out text as ids, (chars,); may be empty.
         threads: number of threads; affects speed only.
-        clock: returns seconds; used for reporting only, never for decisions.
+        clock: returns seconds, of which events report `elapsed_s`; never used for decisions.
 
     Yields:
         Progress after each step, Evaluated after each evaluation on the held-out text, Diverged, and Recovered.
@@ -78,16 +78,12 @@ def _train(
             "step": state.step,
             "steps": state.schedule.last,
             "epoch": epochs(state, batches),
-            "elapsed_s": clock() - started,
+            "elapsed_s": clock(),
         }
 
     while True:
         if evaluation_is_due(state):
-            val_nats = (
-                _finite(evaluate(state.params, state.shape, val_ids, engine.pool, config.shards))
-                if len(val_ids)
-                else None
-            )
+            val_nats = _held_out_nats(state, val_ids, engine)
             row = _close_history_row(state, val_nats)
             if val_nats is not None and state.best_val_nats is not None:
                 yield events.Evaluated(
@@ -109,7 +105,7 @@ def _train(
             if not recovered:
                 raise DivergenceError(
                     f"training diverged at step {state.step} ({reason}) after {guard.MAX_RECOVERIES} recoveries: "
-                    f"try an --lr well below {config.peak_lr:g}, --clip 1, and a --seq below {config.seq}"
+                    f"try an `lr` well below {config.peak_lr:g}, `clip` 1, and a `seq` below {config.seq}"
                 )
             yield events.Recovered(**position(), lr=lr_now(state), recoveries=state.guard.recoveries)
             continue
@@ -216,8 +212,11 @@ def _copy(source: Arrays, target: Arrays) -> None:
         np.copyto(target[name], array)
 
 
-def _finite(nats: float) -> float | None:
-    """Return the loss, or None if it overflowed: the history contains finite numbers only."""
+def _held_out_nats(state: TrainState, val_ids: NDArray[Any], engine: DataParallel) -> float | None:
+    """Return the held-out loss; None if nothing is held out or it overflowed, because the history must stay finite."""
+    if not len(val_ids):
+        return None
+    nats = evaluate(state.params, state.shape, val_ids, engine.pool, state.config.shards)
     return nats if math.isfinite(nats) else None
 
 

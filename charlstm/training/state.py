@@ -117,7 +117,7 @@ def begin(
     batch, seq = fit(len(train_ids), config.batch, config.seq)
     if (batch, seq) != (config.batch, config.seq):
         notes.append(
-            f"the text is short: --batch {config.batch} and --seq {config.seq} were reduced to {batch} and {seq}"
+            f"the text is short: `batch` {config.batch} and `seq` {config.seq} were reduced to {batch} and {seq}"
         )
     if config.val_fraction > 0 and not len(val_ids):
         notes.append("the text is too short to hold any of it out, so there is no held-out loss")

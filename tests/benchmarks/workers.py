@@ -169,7 +169,7 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
     from charlstm.settings import SampleConfig
     from charlstm.text.vocabulary import Vocabulary
 
-    config = ModelConfig(V, hidden, layers)
+    config = ModelConfig(V, hidden=hidden, layers=layers)
     writer = sampling.CharModel(config, model.init(config, np.random.default_rng(1)), Vocabulary(CHARACTERS))
 
     def text(length: int) -> Iterator[list[str]]:

@@ -23,8 +23,8 @@ blas.prepare()
 
 import numpy as np  # noqa: E402
 
-from charlstm import errors, events, session  # noqa: E402
-from charlstm.settings import Budget, RunOptions, TrainConfig  # noqa: E402
+from charlstm import errors, events, launch  # noqa: E402
+from charlstm.settings import Budget, RunOptions, TrainConfig, TrainRequest  # noqa: E402
 from charlstm.storage import checkpoint  # noqa: E402
 from charlstm.text.sources import bundled_path  # noqa: E402
 from charlstm.training.control import Stop  # noqa: E402
@@ -70,8 +70,9 @@ def run(setting: dict[str, Any], text: Path, folder: Path) -> Outcome:
     overrides = {"hidden": 16, "eval_every": 20} | {k: v for k, v in setting.items() if k != "scale"}
     config = TrainConfig(**overrides)
     steps = min(MOST_STEPS, max(FEWEST_STEPS, CHARS_A_RUN // (config.batch * config.seq)))
-    options, budget = RunOptions(preview_every_s=0), Budget(steps=steps)
-    made = session.start([str(text)], overrides, budget, folder, options, Stop(), name="grid", if_exists="overwrite")
+    options, budget = RunOptions(preview_every_s=0, threads=1), Budget(steps=steps)
+    request = TrainRequest((str(text),), overrides, budget, options, folder, "grid", if_exists="overwrite")
+    made = launch.start(request, Stop())
     for weights in (made.state.params, made.state.snapshot):
         for name in weights:
             if not name.endswith("b"):

@@ -20,10 +20,10 @@ blas.prepare()
 from rich.console import Console  # noqa: E402
 from rich.terminal_theme import SVG_EXPORT_THEME  # noqa: E402
 
-from charlstm import events, session  # noqa: E402
+from charlstm import events, launch  # noqa: E402
 from charlstm.display import screen  # noqa: E402
 from charlstm.display.view import RunView  # noqa: E402
-from charlstm.settings import Budget, RunOptions  # noqa: E402
+from charlstm.settings import Budget, RunOptions, TrainRequest  # noqa: E402
 from charlstm.training.control import Stop  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,7 +37,9 @@ def watch(text: str, seconds: float, whole_s: float) -> RunView:
     stop, run = Stop(), RunView()
     options = RunOptions(preview_every_s=10.0, stream_preview=True, threads=blas.cores())
     with tempfile.TemporaryDirectory() as folder:
-        begun = session.start([text], {}, Budget(minutes=whole_s / 60), Path(folder), options, stop)
+        begun = launch.start(
+            TrainRequest((text,), budget=Budget(minutes=whole_s / 60), options=options, folder=Path(folder)), stop
+        )
         for event in begun.run():
             if isinstance(event, events.Finished):
                 break

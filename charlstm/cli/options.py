@@ -1,0 +1,205 @@
+"""The options of all commands: names, help texts and environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charlstm.cli import completion
+from charlstm.settings import CONVERSATION_LENGTH, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown
+
+DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a run in the checkpoint folder that was given."""
+    return completion.complete_run(incomplete, Path(ctx.params.get("checkpoints") or "checkpoints"))
+
+
+def complete_text(incomplete: str) -> list[str]:
+    """Complete the name or path of a text."""
+    return completion.complete_text(incomplete)
+
+
+def option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Build an option that can also be set by the environment variable CHARLSTM_NAME."""
+    flags = name.split()
+    env = "CHARLSTM_" + flags[-1].strip("-").replace("-", "_").upper()
+    return typer.Option(*flags, help=help, envvar=env, rich_help_panel=panel, **more)
+
+
+LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
+OPEN = " Chosen to suit the text and the budget if not given."
+CHOICE, ENDING = "Choice of characters", "Prompt and length"
+
+CorpusNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CORPUS",
+        autocompletion=complete_text,
+        help="File paths, a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
+        show_default=False,
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Name or file of a run (default: the newest run).",
+        show_default=False,
+        autocompletion=complete_run,
+    ),
+]
+Checkpoints = Annotated[Path, option("--checkpoints", "Checkpoint folder.", RUNNING)]
+Minutes = Annotated[float | None, option("--minutes", "Stop after this many minutes.", LENGTH, show_default=False)]
+Epochs = Annotated[
+    float | None,
+    option("--epochs", "Stop after this many epochs, counted from the start of the run.", LENGTH, show_default=False),
+]
+Steps = Annotated[
+    int | None,
+    option("--steps", "Stop after this many steps, counted from the start of the run.", LENGTH, show_default=False),
+]
+Display = Annotated[
+    DisplayKind,
+    option(
+        "--display",
+        "Progress display: live screen, bar, lines, JSON on stdout, or none (auto: live on a terminal, otherwise lines).",
+        RUNNING,
+    ),
+]
+SaveEvery = Annotated[float, option("--save-every", "Save a checkpoint every X seconds.", RUNNING)]
+PreviewEvery = Annotated[
+    float, option("--preview-every", "Show a sample every X seconds during training (0: never).", RUNNING)
+]
+Threads = Annotated[int, option("--threads", "Number of threads (0: one per core).", RUNNING)]
+JSON = Annotated[bool, option("--json", "Print JSON instead of text.", show_default=False)]
+Name = Annotated[
+    str | None, option("--name", "Name of the run (default: the name of the text).", RUNNING, show_default=False)
+]
+Hidden = Annotated[int | None, option("--hidden", "Number of LSTM cells per layer." + OPEN, MODEL, show_default=False)]
+Layers = Annotated[int | None, option("--layers", "Number of LSTM layers." + OPEN, MODEL, show_default=False)]
+Dropout = Annotated[
+    float | None,
+    option(
+        "--dropout",
+        "Dropout rate; any excess over 0.25 also applies to recurrent weights." + OPEN,
+        MODEL,
+        show_default=False,
+    ),
+]
+InitFrom = Annotated[
+    str | None,
+    option(
+        "--init-from",
+        "Start from the weights of this run instead of random ones.",
+        MODEL,
+        show_default=False,
+        metavar="RUN",
+        autocompletion=complete_run,
+    ),
+]
+Batch = Annotated[
+    int | None,
+    option(
+        "--batch",
+        f"Batch size: number of text streams trained in parallel (default: {DEFAULTS.batch}).",
+        LEARNING,
+        show_default=False,
+    ),
+]
+WindowLength = Annotated[
+    int | None,
+    option(
+        "--seq",
+        f"Length in characters of a window of backpropagation through time (default: {DEFAULTS.seq}).",
+        LEARNING,
+        show_default=False,
+    ),
+]
+OptimizerOption = Annotated[Optimizer, option("--optimizer", "Optimization algorithm.", LEARNING)]
+LearningRate = Annotated[
+    float | None,
+    option("--lr", "Peak learning rate (default: depends on the optimizer).", LEARNING, show_default=False),
+]
+Clip = Annotated[float, option("--clip", "Maximum gradient norm (0: no clipping).", LEARNING)]
+ValFraction = Annotated[
+    float | None,
+    option(
+        "--val-fraction",
+        f"Fraction of the text to hold out, taken from its end (default: {DEFAULTS.val_fraction:g}, less for a very long text).",
+        LEARNING,
+        show_default=False,
+    ),
+]
+EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)]
+Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
+Encoding = Annotated[str, option("--encoding", "Text encoding.", RUNNING)]
+IfExistsOption = Annotated[
+    IfExists, option("--if-exists", "Fail, resume or overwrite if the run already exists.", RUNNING)
+]
+Temperature = Annotated[
+    float,
+    option(
+        "--temp",
+        "Sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.",
+        CHOICE,
+    ),
+]
+TopK = Annotated[int, option("--top-k", "Choose among the N likeliest characters (0: all).", CHOICE)]
+TopP = Annotated[
+    float, option("--top-p", "Choose among the likeliest characters that together have this probability.", CHOICE)
+]
+SampleSeed = Annotated[
+    int | None,
+    option("--seed", "Random seed (default: a random one, printed on stderr).", CHOICE, show_default=False),
+]
+Length = Annotated[
+    int | None,
+    option(
+        "--length",
+        f"Generate at most N characters (0: no limit; default: {SAMPLE_DEFAULTS.length}, or no limit with --lines).",
+        ENDING,
+        show_default=False,
+    ),
+]
+Lines = Annotated[int, option("--lines", "Stop after N complete lines, excluding the prompt (0: no limit).", ENDING)]
+Stop = Annotated[str, option("--stop", "Stop when this text appears, and leave it out.", ENDING, show_default=False)]
+Prompt = Annotated[
+    str, option("--prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
+]
+PromptFile = Annotated[
+    Path | None,
+    option(
+        "--prompt-file",
+        "UTF-8 file with the text to continue; its final newline is ignored.",
+        ENDING,
+        show_default=False,
+    ),
+]
+UnknownOption = Annotated[
+    Unknown, option("--unknown", "Fail on characters that the model never saw, or skip them.", ENDING)
+]
+Count = Annotated[int, option("-n --count", "Number of texts to generate.", ENDING)]
+Novelty = Annotated[
+    bool,
+    option(
+        "--novelty",
+        "Report on stderr how much of the sample is copied from the training text.",
+        show_default=False,
+    ),
+]
+Interactive = Annotated[
+    bool,
+    option(
+        "-i --interactive",
+        f"Read prompts line by line and continue each one ({CONVERSATION_LENGTH} characters unless --length is given).",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    option("--output", "Write to this file, replacing it only once the output is complete.", show_default=False),
+]

@@ -1,0 +1,172 @@
+"""The commands `train` and `resume`: a request made from the options, driven through a display to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from charlstm import blas
+from charlstm.cli import hints, signals
+from charlstm.cli.options import (
+    DEFAULTS,
+    Batch,
+    Checkpoints,
+    Clip,
+    CorpusNames,
+    Display,
+    Dropout,
+    Encoding,
+    Epochs,
+    EvalEvery,
+    Hidden,
+    IfExistsOption,
+    InitFrom,
+    Layers,
+    LearningRate,
+    Minutes,
+    Name,
+    OptimizerOption,
+    PreviewEvery,
+    Run,
+    SaveEvery,
+    Seed,
+    Steps,
+    Threads,
+    ValFraction,
+    WindowLength,
+)
+from charlstm.settings import RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
+from charlstm.training.control import Stop
+
+if TYPE_CHECKING:
+    from charlstm.events import Event
+
+RUN_OPTIONS = RunOptions()
+
+
+def train(
+    context: typer.Context,
+    corpora: CorpusNames = None,
+    name: Name = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    hidden: Hidden = None,
+    layers: Layers = None,
+    dropout: Dropout = None,
+    init_from: InitFrom = None,
+    batch: Batch = None,
+    seq: WindowLength = None,
+    optimizer: OptimizerOption = DEFAULTS.optimizer,
+    lr: LearningRate = None,
+    clip: Clip = DEFAULTS.clip,
+    val_fraction: ValFraction = None,
+    eval_every: EvalEvery = DEFAULTS.eval_every,
+    seed: Seed = DEFAULTS.seed,
+    encoding: Encoding = "utf-8",
+    if_exists: IfExistsOption = "fail",
+    display: Display = "auto",
+    save_every: SaveEvery = RUN_OPTIONS.save_every_s,
+    preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
+    checkpoints: Checkpoints = RUNS,
+    threads: Threads = 0,
+) -> int:
+    """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
+
+    charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
+    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
+    charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
+    charlstm train letters.txt --init-from fables --minutes 5          # start from another run
+    """
+    request = TrainRequest(
+        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
+    )  # fmt: skip
+    return drive(request, display)
+
+
+def resume(
+    context: typer.Context,
+    run: Run = None,
+    minutes: Minutes = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    display: Display = "auto",
+    save_every: SaveEvery = RUN_OPTIONS.save_every_s,
+    preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
+    checkpoints: Checkpoints = RUNS,
+    threads: Threads = 0,
+) -> int:
+    """Continue a run where it stopped, or extend it.
+
+    charlstm resume                                # finish an interrupted run as planned
+    charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
+    """
+    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), display)
+
+
+def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
+    """Do what a request asks for, show it on a display, and return the exit status.
+
+    Raises:
+        CharlstmError: standard output is closed but needed, or the session fails.
+    """
+    from charlstm.display.select import open_display
+    from charlstm.events import Finished
+
+    if kind == "json":
+        signals.need_stdout()
+    blas.prepare()
+    from charlstm import api  # loads NumPy
+
+    stop = Stop()
+    with signals.stopping(stop), open_display(kind, sys.stdout, sys.stderr) as display:
+        options = replace(request.options, stream_preview=display.stream_preview)
+        if kind == "none":
+            options = replace(options, preview_every_s=0.0)
+        for event in api.begin(replace(request, options=options), stop):
+            display.show(event if kind == "json" else _spelled(event))
+            if stop.suspend:
+                stop.suspend = False
+                display.suspend()
+                signals.stop_process()
+            if display.gone and kind == "json":  # nobody reads the events any more
+                stop.reason = stop.reason or "SIGPIPE"
+    if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
+        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
+        sys.stdout.flush()
+    return signals.SIGNALS.get(stop.reason or "", 0)
+
+
+def _spelled(event: Event) -> Event:
+    """Return the event with the settings in its messages spelled as options."""
+    said = {name: getattr(event, name) for name in ("note", "hint", "reason") if hasattr(event, name)}
+    changes: dict[str, Any] = {name: hints.spell(text) for name, text in said.items()}
+    if hasattr(event, "notes"):
+        changes["notes"] = tuple(map(hints.spell, event.notes))
+    return replace(event, **changes) if changes else event
+
+
+def _given(
+    context: typer.Context, names: Sequence[str], sources: Collection[str] = ("COMMANDLINE", "ENVIRONMENT")
+) -> dict[str, Any]:
+    """Return the values of the options among `names` that the user gave, by default also those from the environment."""
+    origins = {name: context.get_parameter_source(name) for name in names}
+    return {name: context.params[name] for name, origin in origins.items() if origin and origin.name in sources}
+
+
+def _budget(context: typer.Context) -> Budget:
+    """Return the budget; a limit given on the command line overrides those from the environment."""
+    names = [f.name for f in fields(Budget)]
+    return Budget(**(_given(context, names, ("COMMANDLINE",)) or _given(context, names)))
+
+
+def _run_options(context: typer.Context) -> RunOptions:
+    params = context.params
+    return RunOptions(
+        save_every_s=params["save_every"], preview_every_s=params["preview_every"], threads=params["threads"]
+    )
