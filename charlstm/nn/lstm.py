@@ -175,9 +175,7 @@ class Tape:
         return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps[::-1])
 
 
-def forward(
-    params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape
-) -> tuple[Array, Array, Array]:
+def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) -> tuple[Array, Array, Array]:
     """Run the layer over a window.
 
     Args:
