@@ -38,16 +38,14 @@ class Shard:
         )
         self.loss = shared((1,), np.float64)
         self.seed = shared((1,), np.int64)  # seed of the dropout masks; -1: no dropout
-        self.grads = {name: shared(p.shape, p.dtype) for name, p in params.items()}
+        self.flat_grads, self.grads = shared_flat(params)
 
     def compute(self) -> None:
         """Run `model.loss_and_gradients` on the buffers."""
         rng = None if self.seed[0] < 0 else np.random.default_rng(int(self.seed[0]))
-        self.loss[0], grads, after = model.loss_and_gradients(
-            self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share
+        self.loss[0], _, after = model.loss_and_gradients(
+            self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share, self.grads
         )
-        for name, g in grads.items():
-            self.grads[name][...] = g
         self.after.h[...], self.after.c[...] = after.h, after.c
 
 
@@ -98,8 +96,7 @@ class DataParallel:
         self._compute()
         first, *others = self.shards
         for other in others:
-            for name, g in first.grads.items():
-                g += other.grads[name]
+            first.flat_grads += other.flat_grads
         after = model.State(
             np.concatenate([shard.after.h for shard in self.shards], axis=1),
             np.concatenate([shard.after.c for shard in self.shards], axis=1),
@@ -177,6 +174,14 @@ def move_to_shared_memory(arrays: Arrays) -> None:
     for name, a in arrays.items():
         arrays[name] = shared(a.shape, a.dtype)
         arrays[name][...] = a
+
+
+def shared_flat(arrays: Arrays) -> tuple[Array, Arrays]:
+    """Return one flat array of zeros in shared memory, and views of it with the names and shapes of these arrays."""
+    sizes = [a.size for a in arrays.values()]
+    flat = shared((sum(sizes),), np.result_type(*arrays.values()))
+    parts = np.split(flat, np.cumsum(sizes[:-1]))
+    return flat, {name: part.reshape(a.shape) for (name, a), part in zip(arrays.items(), parts, strict=True)}
 
 
 def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
