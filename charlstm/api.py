@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from charlstm import blas
 from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import TrainingText
+from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
@@ -119,6 +120,9 @@ class Model:
         stop: str = SAMPLE.stop,
         lines: int = SAMPLE.lines,
         unknown: Unknown = SAMPLE.unknown,
+        min_p: float = SAMPLE.min_p,
+        max_chars: int = SAMPLE.max_chars,
+        no_copy: int = SAMPLE.no_copy,
         seed: int | None = None,
     ) -> Iterator[str]:
         """Generate a text, yielding pieces of it as they are ready.
@@ -132,13 +136,22 @@ class Model:
             stop: stop when this text appears, and leave it out.
             lines: stop after this many complete lines, excluding the prompt; 0: no limit.
             unknown: "error" raises a PromptError for prompt characters that the model never saw, "skip" drops them.
+            min_p: choose among the characters that are at least this many times as likely as the likeliest; 0: all.
+            max_chars: maximum number of characters per line, or of the text if `lines` is 0, with the prompt. Each ends
+                where a line or sentence ends. It replaces `length`; 0: no limit.
+            no_copy: write no passage of this many characters that is in the training text, which must still be there;
+                0: any.
             seed: random seed; None draws one.
 
         Raises:
             UsageError: a setting is out of range.
             PromptError: the prompt has characters that the model never saw.
+            CorpusError: `no_copy` needs the training text, and it is missing or has changed.
+            CharlstmError: during iteration, if the model can't do it, such as end a line.
         """
-        settings = SampleConfig(temperature, top_k, top_p, length, prompt, stop, lines, unknown)
+        settings = SampleConfig(
+            temperature, top_k, top_p, length, prompt, stop, lines, unknown, min_p, max_chars, no_copy
+        )
         made = self.sample_many([draw_seed() if seed is None else seed], settings)
         return (piece for pieces in made for piece in pieces if piece)
 
@@ -149,9 +162,11 @@ class Model:
         """
         for seed in seeds:
             check_seed(seed)
-        return sampling.generate(
-            self.file.char_model, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores()
-        )
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        if not settings.no_copy:
+            return sampling.generate(self.file.char_model, settings, rngs, blas.cores())
+        copies = self._copies(settings.no_copy).occur_in
+        return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), copies)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
         """Return the prompt without the characters that the model never saw.
@@ -196,6 +211,17 @@ class Model:
             CorpusError: the text is missing, has changed, or came from standard input.
         """
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
+
+    @cached_property
+    def _passages(self) -> dict[int, Passages]:
+        """The passages of the training text by their length, as far as they were needed."""
+        return {}
+
+    def _copies(self, chars: int) -> Passages:
+        if chars not in self._passages:
+            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
+            self._passages[chars] = Passages(text, chars)
+        return self._passages[chars]
 
 
 def draw_seed() -> int:

@@ -180,6 +180,9 @@ class SampleConfig:
     stop: str = ""
     lines: Annotated[int, Range(0)] = 0
     unknown: Unknown = "error"
+    min_p: Annotated[float, Range(0, 1, open="high")] = 0.0
+    max_chars: Annotated[int, Range(0)] = 0  # of each line, or of the text if `lines` is 0; replaces `length`
+    no_copy: Annotated[int, Range(0)] = 0
 
     def __post_init__(self) -> None:
         check(self)

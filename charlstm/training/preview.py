@@ -43,7 +43,7 @@ class Preview:
         prompt = ""
         if new:
             prompt = self._prompt()
-            char_model = sampling.CharModel(self.run.shape, self.run.params, self.run.vocabulary)
+            char_model = sampling.CharModel(self.run.shape, self.run.params, self.run.vocabulary, self.run.line_chars)
             self.text = sampling.generate(char_model, replace(self.settings, prompt=prompt), [self.rng])
             self.next_new = now + self.options.preview_every_s
         text = self._piece(now + PIECE_S if self.options.stream_preview else None)
