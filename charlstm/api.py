@@ -23,6 +23,7 @@ from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
+    AUTO,
     RUNS,
     Budget,
     IfExists,
@@ -273,7 +274,7 @@ def train(
     name: str | None = None,
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
-    init_from: str | Path | None = None,
+    init_from: str | Path = AUTO,
     encoding: str = "utf-8",
     stop: Stop | None = None,
     **settings: Any,
@@ -288,8 +289,9 @@ def train(
             in corpora/. Empty: the built-in text.
         name: name of the run; None: the name of the text.
         checkpoints: the checkpoint folder.
-        if_exists: what to do if the run already exists: "fail", "resume" or "overwrite".
-        init_from: a run whose weights to start from, instead of random ones.
+        if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
+            from its weights if the text has changed.
+        init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
         encoding: encoding of the texts.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
         **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions` and
@@ -303,7 +305,7 @@ def train(
     budget, options, overrides = _sort(settings)
     request = TrainRequest(
         tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, encoding, if_exists,
-        None if init_from is None else str(init_from),
+        str(init_from),
     )  # fmt: skip
     return begin(request, stop)
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from charlstm.errors import CharlstmError, CorpusError, UsageError
-from charlstm.nn.config import ModelConfig
 from charlstm.session import Session
-from charlstm.settings import LEARNING_RATES, Budget, ResumeRequest, TrainConfig, TrainRequest
-from charlstm.storage import checkpoint
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TrainConfig, TrainRequest
+from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find
-from charlstm.text.vocabulary import describe_some
+from charlstm.text.vocabulary import Vocabulary, describe_some
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose
+from charlstm.training.autoconfig import choose, choose_for_pretrained
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
-from charlstm.training.state import TrainState, begin
+from charlstm.training.state import Pretrained, TrainState, begin
 
-TUNING_RATE = 0.25
-"""Factor on the default learning rate when a run starts from pretrained weights."""
 MOST_HELD_OUT = 1_000_000
 """Default maximum of held-out characters, because every evaluation reads all of them."""
 
@@ -48,19 +48,24 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     name = default_name(sources) if request.name is None else request.name
     check_name(name)
     path = request.folder / (name + SUFFIX)
-    if path.exists():
-        if request.if_exists == "fail":
-            raise _exists(name, path)
-        if request.if_exists == "resume":
-            return _resume_as_requested(request, name, sources, stop)
-    run, text, notes = _new_run(request, corpus.read(sources, request.encoding))
+    if path.exists() and request.if_exists == "fail":
+        raise _exists(name, path)
+    old = checkpoint.load(path) if path.exists() and request.if_exists in ("resume", "update") else None
+    text = corpus.read(sources, old.text.encoding if old else request.encoding)
+    notes = []
+    if old is not None:
+        if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
+            return _resume_as_requested(request, name, text, stop)
+        notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
+        request = replace(request, init_from=name)
+    run, text, more_notes = _new_run(request, text)
     _make_folder(request.folder)
     lock = Lock(path)
     if request.if_exists == "fail" and path.exists():  # another process created it while the text was read
         lock.release()
         raise _exists(name, path)
     train_ids, val_ids = text.split(run.config.val_fraction)
-    session = Session(name, path, run, train_ids, val_ids, notes, False, request.options, stop, lock)
+    session = Session(name, path, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
     return _with_budget(session, request.budget)
 
 
@@ -70,34 +75,60 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     Returns:
         the run; its text, in the run's vocabulary; and notes for the user.
     """
-    overrides, pretrained, notes = dict(request.overrides), None, []
-    if request.init_from is not None:
-        pretrained = checkpoint.load(find_run(request.init_from, request.folder, best=True)).char_model
-        overrides = _as_pretrained(overrides, pretrained.config, request.init_from)
-        text, note = text.joined(pretrained.vocabulary)
-        notes.append(f"weights from {request.init_from}: {note}")
+    overrides = dict(request.overrides)
     if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
         overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
-    chars = len(text.split(overrides.get("val_fraction", TrainConfig.val_fraction))[0])
-    choice = choose(chars, len(text.vocabulary), request.budget, overrides, request.options.cores)
-    run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, pretrained)
-    return run, text, [*notes, *([choice.why] if choice.why else []), *more_notes]
+    train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
+    weights, note = _weights(request, text, train_ids)
+    notes = [note]
+    if weights is not None:
+        text, note = text.joined(weights.model.vocabulary)
+        notes.append(note)
+        choice = choose_for_pretrained(weights.model.config, overrides)
+    else:
+        choice = choose(len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores)
+    run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
+    return run, text, [note for note in (*notes, choice.why, *more_notes) if note]
 
 
-def _resume_as_requested(request: TrainRequest, name: str, sources: Sequence[str], stop: Stop) -> Session:
-    """Resume a run on the texts of the request, with a note on the settings of the request that the run does not have."""
-    resumed = resume(ResumeRequest(name, request.budget, request.options, request.folder), stop, sources=sources)
+def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
+    """Return the weights to start from, None for random ones; and a note for the user.
+
+    Raises:
+        UsageError: the run does not exist, or does not have the size that was asked for.
+        CheckpointError: its file can't be used.
+    """
+    name, overrides = request.init_from, request.overrides
+    if name == NONE or (
+        name == AUTO and {"hidden", "layers"} & overrides.keys()
+    ):  # a size asks for a model of that size
+        return None, ""
+    if name == AUTO:
+        return pretrained.for_text(text, train_ids)
+    weights = pretrained.from_run(name, request.folder)
+    for key in ("hidden", "layers"):
+        value = getattr(weights.model.config, key)
+        if overrides.get(key, value) != value:
+            raise UsageError(
+                f"`{key}` {overrides[key]} does not match the weights of {name!r}: leave it out, or use {value}"
+            )
+    return weights, f"starts from the weights of {name!r}"
+
+
+def _resume_as_requested(request: TrainRequest, name: str, text: corpus.Corpus, stop: Stop) -> Session:
+    """Resume a run on a text that was read, with a note on the settings of the request that the run does not have."""
+    resumed = resume(ResumeRequest(name, request.budget, request.options, request.folder), stop, text)
     resumed.notes += _left_out(request.overrides, resumed.state.config)
     return resumed
 
 
-def resume(request: ResumeRequest, stop: Stop, *, sources: Sequence[str] | None = None) -> Session:
+def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None) -> Session:
     """Resume a run from its file, on the text that it was trained on.
 
     Args:
         request: everything that the user asked for.
         stop: set its `reason` to end training.
-        sources: where its text is now; None: where it was.
+        text: its text; None: read it again.
 
     Raises:
         UsageError: the run does not exist.
@@ -111,7 +142,7 @@ def resume(request: ResumeRequest, stop: Stop, *, sources: Sequence[str] | None 
     lock = Lock(path)
     run = checkpoint.load_run(path)
     name = path.name.removesuffix(SUFFIX)
-    text = _same_text(run, name, sources)
+    text = _same_text(run, name, text)
     notes = []
     if run.arithmetic not in ("", fingerprint()):
         notes.append(
@@ -124,32 +155,30 @@ def resume(request: ResumeRequest, stop: Stop, *, sources: Sequence[str] | None 
     return _with_budget(session, request.budget)
 
 
-def _same_text(run: TrainState, name: str, sources: Sequence[str] | None) -> corpus.Corpus:
-    """Read the text of a run again.
+def _same_text(run: TrainState, name: str, text: corpus.Corpus | None) -> corpus.Corpus:
+    """Check that a text is that of a run; read it again if it is not given.
 
     Raises:
         UsageError: it came from standard input.
         CorpusError: it is missing or has changed.
     """
-    if sources is None:
-        sources = run.text.sources
-        if STDIN in sources:
+    if text is None:
+        if STDIN in run.text.sources:
             raise UsageError(
                 f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
             )
-    text = corpus.read(find(sources), run.text.encoding)
+        text = corpus.read(find(run.text.sources), run.text.encoding)
     if text.info.sha256 != run.text.sha256:
         raise CorpusError(
-            f"the text of {name!r} has changed ({_what_changed(run, text)}): "
-            f"restore the old one, or train on the new one with "
-            f"'charlstm train {shlex.join(sources)} --init-from {name} --name {name}-2'"
+            f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
+            f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
         )
     return text
 
 
-def _what_changed(before: TrainState, now: corpus.Corpus) -> str:
+def _what_changed(then: corpus.TextInfo, vocabulary: Vocabulary, now: corpus.Corpus) -> str:
     """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
-    then, known = before.text, set(before.vocabulary.characters)
+    known = set(vocabulary.characters)
     if now.info.chars > then.chars and now.begins_with(then):
         return f"{now.info.chars - then.chars:,} characters were appended"
     if now.info.chars != then.chars:
@@ -174,21 +203,6 @@ def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:
         if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
     ]
     return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
-
-
-def _as_pretrained(overrides: dict[str, Any], shape: ModelConfig, name: str) -> dict[str, Any]:
-    """Adapt settings to pretrained weights: take their size, and lower the default learning rate.
-
-    Raises:
-        UsageError: the settings ask for another size.
-    """
-    for option, value in (("hidden", shape.hidden), ("layers", shape.layers)):
-        if overrides.get(option, value) != value:
-            raise UsageError(
-                f"`{option}` {overrides[option]} does not match the weights of {name!r}: leave it out, or use {value}"
-            )
-    lr = LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)] * TUNING_RATE
-    return {"lr": lr} | overrides | {"hidden": shape.hidden, "layers": shape.layers}
 
 
 def _make_folder(folder: Path) -> None:

@@ -64,7 +64,13 @@ class Session:
             SaveError: the first or the last checkpoint can't be written.
             DivergenceError: training diverged and no recovery is left; the last good state is on disk.
         """
+        steps = self._holding_the_lock()
+        next(steps)  # into its try: Python 3.13 clears nothing when a generator is closed that never began
+        return steps
+
+    def _holding_the_lock(self) -> Generator[Any, None, None]:
         try:
+            yield
             yield from self._run()
         finally:
             self.lock.release()

@@ -21,13 +21,17 @@ from charlstm.nn.config import ModelSize, Range
 
 Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
-IfExists = Literal["fail", "resume", "overwrite"]
+IfExists = Literal["fail", "resume", "update", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
 
 DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 40
+"""The same for a run that starts from pretrained weights."""
+AUTO, NONE = "auto", "none"
+"""Values of `init_from` that are not runs: the bundled base if it suits the text, and random weights."""
 RUNS = Path("checkpoints")
 """The default checkpoint folder."""
 
@@ -144,7 +148,7 @@ class TrainRequest:
     name: str | None = None  # of the run; None: the name of the text
     encoding: str = "utf-8"
     if_exists: IfExists = "fail"
-    init_from: str | None = None  # a run whose weights to start from
+    init_from: str = AUTO  # a run whose weights to start from, or `AUTO` or `NONE`
 
     def __post_init__(self) -> None:
         for name in self.overrides:

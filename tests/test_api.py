@@ -21,7 +21,7 @@ from charlstm.errors import CheckpointError, CorpusError, LockedError, PromptErr
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import RunOptions, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
-from tests.conftest import ROOT, SMALL, VERSES, Result
+from tests.conftest import ROOT, VERSES, Result
 
 Program = Callable[..., Result]
 TINY = {"hidden": 8, "batch": 4, "seq": 10, "preview_every_s": 0.0}
@@ -29,8 +29,8 @@ TINY = {"hidden": 8, "batch": 4, "seq": 10, "preview_every_s": 0.0}
 
 
 @pytest.fixture
-def model(charlstm: Program, text: Path) -> api.Model:
-    assert charlstm("train", text, "--steps", 60, *SMALL).status == 0
+def model(copy_run: Callable[..., None]) -> api.Model:
+    copy_run(60)
     return package.load("verses")
 
 

@@ -168,14 +168,6 @@ def test_no_module_draws_from_global_randomness() -> None:
                 )
 
 
-def test_help_is_shown_before_numpy_is_imported() -> None:
-    code = "import sys; from charlstm.cli.app import main; main(['train', '--help']); sys.exit('numpy' in sys.modules)"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, check=False).returncode
-        == 0
-    )
-
-
 def test_sampling_does_not_import_rich_or_tqdm() -> None:
     code = (
         "import sys; from charlstm.cli.app import main; status = main(['sample', 'no-such-run']);"

@@ -24,15 +24,20 @@ PATH = Path("checkpoints/verses.npz")
 
 
 @pytest.fixture
-def trained(charlstm: Callable[..., Result], text: Path) -> None:
-    assert charlstm("train", text, "--steps", 5, *SMALL).status == 0
+def trained(copy_run: Callable[..., None]) -> None:
+    copy_run(5)
 
 
 def elsewhere(**environment: str) -> str:
     """The fingerprint in a process whose BLAS or NumPy was told to compute as on another processor."""
     code = "from charlstm.training.fingerprint import fingerprint; print(fingerprint())"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip()
 
@@ -44,6 +49,7 @@ def test_the_fingerprint_is_the_same_in_another_process_and_with_another_number_
 @pytest.mark.skipif("openblas" not in str(np.show_config(mode="dicts")).lower(), reason="no OpenBLAS to be told")
 def test_the_fingerprint_is_another_with_the_kernels_of_another_processor() -> None:
     found = {elsewhere(OPENBLAS_CORETYPE=core) for core in ("Nehalem", "Prescott", "Haswell")}
+    found.discard("")  # newer builds have no kernels for the oldest, and die when told to use them
     if found == {fingerprint()}:
         pytest.skip("this OpenBLAS has one kind of kernels only")
     assert len(found) > 1

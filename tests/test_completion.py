@@ -6,15 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from charlstm.settings import Optimizer
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Result, slow, sweep
 
-pytestmark = [pytest.mark.processes, pytest.mark.skipif(os.name == "nt", reason="shells of other systems")]
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="shells of other systems")]
 
 
 @pytest.fixture
@@ -62,33 +63,51 @@ def bash(folder: Path, *words: str, **more: str) -> list[str]:
     return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
 
 
+CASES: list[tuple[list[str], list[str]]] = [
+    ([""], ["train", "sample", "resume", "info", "eval"]),
+    (["tr"], ["train"]),
+    (["sample", ""], ["letters", "tweets"]),
+    (["resume", "tw"], ["tweets"]),
+    (["sample", "checkpoints/t"], ["checkpoints/tweets.best.npz", "checkpoints/tweets.npz"]),
+    (["sample", "else"], ["elsewhere/other.npz"]),
+    (["info", "--checkpoints", "elsewhere", ""], ["other"]),
+    (["eval", "tw"], ["tweets"]),
+    (["eval", "tweets", "le"], ["letters.txt"]),
+    (["train", "--init-from", "l"], ["letters"]),
+    (["train", "fa"], ["fables"]),
+    (["train", "po"], ["poems"]),
+    (["train", "tex"], ["texts/tides.txt"]),
+    (["train", "my"], []),
+    (["train", "--display", "l"], ["live", "lines"]),
+    (["train", "--optimizer", ""], list(get_args(Optimizer))),
+    (["train", "letters.txt", "--if"], ["--if-exists"]),
+]
+"""The words up to the cursor, and what is offered for the last of them."""
+
+
+@pytest.mark.parametrize(("words", "offered"), CASES)
+def test_what_there_is_is_offered(
+    charlstm: Callable[..., Result],
+    place: Path,
+    words: list[str],
+    offered: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a shell's script asks for it, in this process."""
+    monkeypatch.setenv("_CHARLSTM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(["charlstm", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    assert sorted(charlstm().out.split()) == sorted(offered)
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ([""], ["train", "sample", "resume", "info", "eval"]),
-        (["tr"], ["train"]),
-        (["sample", ""], ["letters", "tweets"]),
-        (["resume", "tw"], ["tweets"]),
-        (["sample", "checkpoints/t"], ["checkpoints/tweets.best.npz", "checkpoints/tweets.npz"]),
-        (["sample", "else"], ["elsewhere/other.npz"]),
-        (["info", "--checkpoints", "elsewhere", ""], ["other"]),
-        (["eval", "tw"], ["tweets"]),
-        (["eval", "tweets", "le"], ["letters.txt"]),
-        (["train", "--init-from", "l"], ["letters"]),
-        (["train", "fa"], ["fables"]),
-        (["train", "po"], ["poems"]),
-        (["train", "tex"], ["texts/tides.txt"]),
-        (["train", "my"], []),
-        (["train", "--display", "l"], ["live", "lines"]),
-        (["train", "--optimizer", ""], list(get_args(Optimizer))),
-        (["train", "letters.txt", "--if"], ["--if-exists"]),
-    ],
-)
-def test_bash_is_offered_what_there_is(place: Path, words: list[str], offered: list[str]) -> None:
+@pytest.mark.parametrize("case", sweep(range(len(CASES)), 2))
+def test_bash_is_offered_what_there_is(place: Path, case: int) -> None:
+    words, offered = CASES[case]
     assert sorted(bash(place, *words)) == sorted(offered)
 
 
+@slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_the_folder_of_runs_is_that_of_the_environment(place: Path) -> None:
     assert bash(place, "sample", "", CHARLSTM_CHECKPOINTS="elsewhere") == ["other"]

@@ -1,4 +1,7 @@
-"""Every command, option and example of the pages is run, or where it would take hours its words are checked. Nothing is passed over."""
+"""Every command, option and example of the pages is run, or where it would take hours its words are checked. Nothing is passed over.
+
+By default one block of the README is run and all commands are parsed; all other blocks are run among the slow tests.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests import documents
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow, sweep
 from tests.documents import PAGES, PROGRAM, Block
 
 pytestmark = [
-    pytest.mark.processes,
     pytest.mark.skipif(os.name == "nt", reason="the pages are written for a POSIX shell"),
 ]
 BLOCKS = [block for page in PAGES for block in documents.blocks(page)]
@@ -63,6 +65,19 @@ def test_every_block_is_of_a_kind_that_is_tested(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", SHELLS, ids=str)
+def test_every_command_of_the_pages_is_one_that_the_program_understands(block: Block) -> None:
+    for words in documents.calls(documents.shell(block)):
+        if "$" not in " ".join(words):
+            with PROGRAM.commands[words[0]].make_context(words[0], list(words[1:])):
+                pass
+
+
+SHORTEST = min(
+    (b for b in SHELLS if b.page == "README.md" and documents.calls(b.code)), key=lambda b: len(documents.calls(b.code))
+)
+
+
+@pytest.mark.parametrize("block", sweep({str(b): b for b in SHELLS}, str(SHORTEST)))
 def test_every_block_of_shell_runs_as_it_stands(block: Block, runs: Path, folder: Path) -> None:
     code = documents.shell(block)
     environment = documents.furnish(folder, runs, code)
@@ -71,6 +86,7 @@ def test_every_block_of_shell_runs_as_it_stands(block: Block, runs: Path, folder
     assert "Traceback" not in done.stderr
 
 
+@slow
 @pytest.mark.parametrize(("name", "module", "words"), SCRIPTS, ids=[script[0] for script in SCRIPTS])
 def test_a_measurement_that_is_named_can_be_started_so(name: str, module: str, words: str) -> None:
     told = help_of(module)
@@ -78,7 +94,12 @@ def test_a_measurement_that_is_named_can_be_started_so(name: str, module: str, w
         assert option in told, f"python -m {module} has no {option}"
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+def starts(block: Block) -> bool:
+    """Whether it stands alone, so that it can be run."""
+    return re.match(r"\s*(import|from) ", block.code) is not None
+
+
+@pytest.mark.parametrize("block", sweep({str(b): b for b in PYTHON}, *(str(b) for b in PYTHON if not starts(b))))
 def test_every_block_of_python_compiles_and_one_that_imports_runs(block: Block, runs: Path, folder: Path) -> None:
     code = block.code.replace("…", "...")
     for other in ("# wrong", "# right"):  # lines so marked stand for one another
@@ -89,7 +110,7 @@ def test_every_block_of_python_compiles_and_one_that_imports_runs(block: Block, 
                 "\n".join(line.split("  #")[0] for line in code.splitlines() if other not in line),
             )
         )
-    if re.match(r"\s*(import|from) ", code):
+    if starts(block):
         environment = documents.furnish(folder, runs, code) | {"PYTHONPATH": str(ROOT)}
         for name in set(re.findall(r"checkpoints/(\w+)", code)):
             documents.furnish(folder, runs, f"charlstm info {name}\n")
@@ -115,10 +136,10 @@ def test_every_option_and_variable_that_is_named_exists(page: Path) -> None:
     ("code", "why"),
     [
         ("charlstm sample --temprature 1\n", "has no option"),
-        ("charlstm trian\n", "there is no command"),
-        ("frobnicate\n", "not found"),
-        ("git push\n", "stand-in"),
-        ("pip install '.[no-such-extra]'\n", "no-such-extra"),
+        pytest.param("charlstm trian\n", "there is no command", marks=slow),
+        pytest.param("frobnicate\n", "not found", marks=slow),
+        pytest.param("git push\n", "stand-in", marks=slow),
+        pytest.param("pip install '.[no-such-extra]'\n", "no-such-extra", marks=slow),
     ],
 )
 def test_a_command_that_is_wrong_or_that_nobody_knows_fails(code: str, why: str, runs: Path, folder: Path) -> None:

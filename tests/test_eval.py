@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charlstm import launch
 from charlstm.inference import evaluation
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training import loop, state
-from tests.conftest import SMALL, VERSES, Result
+from tests.conftest import SMALL, VERSES, Result, sweep
 
 
 @pytest.fixture
-def run(charlstm: Callable[..., Result], text: Path) -> str:
-    assert charlstm("train", text, "--steps", 60, *SMALL).status == 0
+def run(copy_run: Callable[..., None]) -> str:
+    copy_run(60)
     return "verses"
 
 
@@ -144,8 +145,9 @@ def test_ids_of_one_vocabulary_become_those_of_another() -> None:
 # -- a state that does not drift, and an end in time
 
 
-def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path) -> None:
-    """Over forty passes; a step adds less than one to |c|."""
+@pytest.mark.parametrize("passes", sweep([8, 40], 8))
+def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path, passes: int) -> None:
+    """A step adds less than one to |c|."""
     from charlstm import events
     from charlstm.text import corpus
 
@@ -153,9 +155,9 @@ def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path) -> 
     found = corpus.read([str(text)])
     run, _ = state.begin(found, config)
     windows = (len(found.split(0.1)[0]) - 1) // (2 * 16)
-    run.schedule.end(40 * windows, 0, 32, 400)
+    run.schedule.end(passes * windows, 0, 32, 400)
     cells = [e.cell_max for e in loop.train(run, *found.split(0.1)) if isinstance(e, events.Progress)]
-    assert run.cursor.epoch == 40
+    assert run.cursor.epoch == passes
     assert max(cells) < loop.RESET_CHARS
 
 
@@ -181,9 +183,8 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
 def test_no_more_than_a_million_characters_are_held_out_unless_asked_for(
     charlstm: Callable[..., Result], text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from charlstm import session
 
-    monkeypatch.setattr(session, "MOST_HELD_OUT", 100)
+    monkeypatch.setattr(launch, "MOST_HELD_OUT", 100)
     options = ("--steps", 1, "--if-exists", "overwrite", "--display", "json", *SMALL)
     for more, expected in (((), 100), (("--val-fraction", 0.1), 406)):
         started = json.loads(charlstm("train", text, *options, *more).out.splitlines()[0])

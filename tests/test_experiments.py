@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow
 
-pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")]
+pytestmark = [slow, pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")]
 
 
 @pytest.mark.parametrize(

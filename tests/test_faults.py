@@ -1,4 +1,7 @@
-"""Each call into the system that a save makes fails in turn, or is the last one of its process: the old file or the new one is there, whole."""
+"""Each call into the system that a save makes fails in turn, or is the last one of its process: the old file or the new one is there, whole.
+
+By default the first, a middle and the last call of each kind; every single one is slow.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from charlstm.settings import Budget, RunOptions, TrainRequest
 from charlstm.storage import checkpoint, saver
 from charlstm.training.control import Stop
 from tests import faults
-from tests.conftest import ROOT, SMALL, Result, spawn
+from tests.conftest import ROOT, SMALL, Result, slow, spawn, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="calls of POSIX")
 
@@ -45,8 +48,8 @@ class Fault:
 
 
 @pytest.fixture
-def trained(charlstm: Program, text: Path) -> None:
-    assert charlstm("train", text, "--steps", 5, *SMALL).status == 0
+def trained(copy_run: Callable[..., None]) -> None:
+    copy_run(5)
 
 
 def left_over() -> list[str]:
@@ -62,19 +65,48 @@ def test_the_calls_of_a_save_are_all_there_and_in_the_order_that_lasts(trained: 
     assert names[-6:] == ["fsync", "close", "replace", "open", "fsync", "close"]
 
 
-@pytest.mark.parametrize("error", ERRORS)
-def test_whichever_call_fails_the_file_is_the_old_one_or_the_new_one(folder: Path, error: str) -> None:
+def calls(do: Callable[[], object]) -> list[list[str]]:
+    """What each save calls, in order, while something is done that saves."""
+    saves: list[list[str]] = []
+
+    def note(path: Path, number: int, name: str) -> None:
+        if number == 1:
+            saves.append([])
+        saves[-1].append(name)
+
+    with faults.in_saves(note):
+        do()
+    return saves
+
+
+def places(saves: list[list[str]], everywhere: bool) -> list[int]:
+    """The numbers of all calls of the longest save, or of the first, a middle and the last one of each kind."""
+    names = max(saves, key=len)
+    if everywhere:
+        return list(range(1, len(names) + 1))
+    found: set[int] = set()
+    for kind in names:
+        numbers = [number for number, name in enumerate(names, 1) if name == kind]
+        found |= {numbers[0], numbers[len(numbers) // 2], numbers[-1]}
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "everywhere"), [("ENOSPC", False), *(pytest.param(error, True, marks=slow) for error in ERRORS)]
+)
+def test_whichever_call_fails_the_file_is_the_old_one_or_the_new_one(
+    folder: Path, error: str, everywhere: bool
+) -> None:
     path = folder / "run.npz"
     shutil.copy(FROZEN, path)
     run = checkpoint.load_run(path)
     checkpoint.save_run(path, run)
     old = path.read_bytes()
     run.step += 1
-    checkpoint.save_run(path, run)
+    numbers = places(calls(lambda: checkpoint.save_run(path, run)), everywhere)
     new = path.read_bytes()
-    number, told = 0, 0
-    while True:
-        number += 1
+    told = 0
+    for number in numbers:
         path.write_bytes(old)
         fault = Fault(number, error)
         complaint = ""
@@ -83,84 +115,86 @@ def test_whichever_call_fails_the_file_is_the_old_one_or_the_new_one(folder: Pat
                 checkpoint.save_run(path, run)
             except SaveError as failure:
                 complaint = str(failure)
-        if not fault.met:
-            break
+        assert fault.met
         told += complaint != ""
         assert path.read_bytes() in (old, new) or fault.met == "seek"
         assert os.strerror(getattr(errno, error)) in complaint or fault.met == "seek", "zipfile does without it"
         assert checkpoint.load_run(path).step in (run.step - 1, run.step)
         assert left_over() == []
-    assert told > 60
+    assert told > (60 if everywhere else 8)
 
 
+@pytest.mark.parametrize("everywhere", sweep([False, True], False))
 @pytest.mark.parametrize("command", ["train", "resume", "sample"])
 def test_whichever_call_fails_each_command_says_it_in_one_sentence_and_ends_with_status_1(
-    charlstm: Program, trained: None, text: Path, command: str
+    charlstm: Program, trained: None, text: Path, command: str, everywhere: bool
 ) -> None:
     """The errors take turns, so that each call meets one."""
     words: dict[str, tuple[Any, ...]] = {
-        "train": ("train", text, "--steps", 5, "--if-exists", "overwrite", *SMALL),
-        "resume": ("resume", "--steps", 7, "--preview-every", 0),
+        "train": ("train", text, "--steps", 5, "--if-exists", "overwrite", "--display", "none", *SMALL),
+        "resume": ("resume", "--steps", 7, "--preview-every", 0, "--display", "none"),
         "sample": ("sample", "--length", 20, "--seed", 1, "--output", "out.txt"),
     }
     files = [Path("out.txt")] if command == "sample" else [PATH, BEST]
     files[0].touch()
     before = [path.read_bytes() for path in files]
-    met = []
-    while True:
-        fault = Fault(len(met) + 1, ERRORS[len(met) % len(ERRORS)])
+
+    def put_back() -> None:
+        for path, data in zip(files, before, strict=True):
+            path.write_bytes(data)
+
+    saves = calls(lambda: charlstm(*words[command]))
+    first_replaced = min(names.index("replace") for names in saves) + 1
+    met = set()
+    for turn, number in enumerate(places(saves, everywhere)):
+        put_back()
+        fault = Fault(number, ERRORS[turn % len(ERRORS)])
         with faults.in_saves(fault):
-            result = (
-                charlstm(*words[command], "--display", "none") if command != "sample" else charlstm(*words[command])
-            )
-        if not fault.met:
-            break
-        met.append(fault.met)
+            result = charlstm(*words[command])
+        met.add(fault.met)
         if fault.met != "seek":
             assert result.status == 1, (fault.met, result.err)
             assert os.strerror(getattr(errno, fault.error)) in result.sentence
             assert result.out == ""
-            if "replace" not in met[:-1]:
+            if number <= first_replaced:
                 assert [path.read_bytes() for path in files] == before
         if command != "sample":
             assert checkpoint.load_run(PATH).config.batch == 4
-        for path, data in zip(files, before, strict=True):
-            path.write_bytes(data)
         assert left_over() == []
-    assert result.status == 0
-    assert {"open", "write", "fsync", "close", "replace"} <= set(met)
+    assert {"open", "write", "fsync", "close", "replace"} <= met
+    put_back()
+    assert charlstm(*words[command]).status == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_process_that_dies_between_any_two_calls_of_a_save_leaves_a_whole_file(folder: Path) -> None:
+@pytest.mark.parametrize("everywhere", sweep([False, True], False))
+def test_a_process_that_dies_between_any_two_calls_of_a_save_leaves_a_whole_file(
+    folder: Path, everywhere: bool
+) -> None:
     path = folder / "run.npz"
     run = checkpoint.load_run(FROZEN)
     checkpoint.save_run(path, run)
     old = path.read_bytes()
     run.step += 1
-    number, seen = 0, set()
+    numbers = places(calls(lambda: checkpoint.save_run(path, run)), everywhere)
+    new = path.read_bytes()
+    seen = set()
 
     def die(number: int) -> None:
         with faults.in_saves(lambda path, n, name: os.kill(os.getpid(), signal.SIGKILL) if n == number else None):
             checkpoint.save_run(path, run)
         os._exit(0)
 
-    while True:
-        number += 1
+    for number in numbers:
         path.write_bytes(old)
         pid = os.fork()
         if not pid:
             die(number)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
         seen.add(path.read_bytes())
         saver.CheckpointSaver("run", path, run).clean_up()
         assert left_over() == []
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL
-    assert number > 100
-    assert len(seen) == 2
-    assert old in seen
+    assert seen == {old, new}
 
 
 # -- a disk that is full, a folder that is gone or closed
@@ -206,12 +240,17 @@ def test_a_save_that_fails_later_on_is_told_at_once_and_the_first_one_stands(
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_the_old_one(trained: None) -> None:
-    """The system itself refuses to write on: the file may be no larger than half of what it needs."""
+    """The system itself refuses to write on: the file may be no larger than half of what it needs.
+
+    No bytecode is written meanwhile: Python would keep half a file of it, and every later process would fail on that.
+    """
     import resource
 
     before = PATH.read_bytes()
     limit = (len(before) // 2, len(before) // 2)
-    process = spawn("resume", "--steps", 9, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    process = spawn(
+        "resume", "--steps", 9, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit), env={"PYTHONDONTWRITEBYTECODE": "1"}
+    )  # fmt: skip
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert b"File too large" in err.splitlines()[-1]

@@ -20,7 +20,7 @@ from charlstm.text import corpus
 from charlstm.training import guard, loop, state
 from charlstm.training.guard import GuardRecord, StepMetrics
 from charlstm.training.state import TrainState
-from tests.conftest import Result
+from tests.conftest import Result, slow, sweep
 
 Ids = np.ndarray
 CHARS = 2048
@@ -193,7 +193,7 @@ def poison_gradient(_: TrainState, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("poison", [poison_weights, poison_slots, poison_state, poison_gradient])
-@pytest.mark.parametrize("at", [1, 130, 500])
+@pytest.mark.parametrize("at", sweep([1, 130, 500], 130))
 def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison, at: int) -> None:
     run, *ids = begin(text)
     seen = []
@@ -208,6 +208,7 @@ def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison,
     assert run.step == 600
 
 
+@slow
 def test_a_nan_put_in_by_hand_costs_at_most_two_percent(text: Path) -> None:
     """In the mean of a few runs: any two runs of so small a model differ by more than that."""
     costs = []
@@ -243,7 +244,7 @@ def test_a_rate_beyond_help_ends_in_one_error_with_good_weights(text: Path) -> N
     assert is_finite(run)
 
 
-@pytest.mark.parametrize("stop_at", [24, 25, 26, 70])
+@pytest.mark.parametrize("stop_at", sweep([24, 25, 26, 70], 25, 70))
 def test_a_run_that_recovered_resumes_exactly(text: Path, folder: Path, stop_at: int) -> None:
     def end(stop_at: int | None) -> bytes:
         run, *ids = begin(text, steps=120, optimizer="sgd", lr=300.0, clip=0.0)
@@ -281,6 +282,7 @@ def test_a_run_that_did_not_learn_says_why(charlstm: Callable[..., Result], text
     assert "--lr" in result.err
 
 
+@slow
 def test_the_setting_that_broke_the_hand_written_one_trains_for_5000_steps(
     charlstm: Callable[..., Result], folder: Path
 ) -> None:

@@ -17,9 +17,7 @@ import typer.main
 
 from charlstm.cli.app import app
 from charlstm.settings import Optimizer
-from tests.conftest import ROOT, SMALL, Result, spawn
-
-pytestmark = pytest.mark.processes
+from tests.conftest import ROOT, SMALL, Result, spawn, sweep
 
 Program = Callable[..., Result]
 PROGRAM: Any = typer.main.get_command(app)
@@ -130,12 +128,12 @@ def test_help_off_a_terminal_is_plain() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
-@pytest.mark.parametrize(("environment", "bold"), [({}, True), ({"NO_COLOR": "1"}, True), ({"TERM": "dumb"}, False)])
-def test_headings_are_bold_on_a_terminal_that_knows_it(environment: dict[str, str], bold: bool) -> None:
+@pytest.mark.parametrize("setting", sweep(["TERM=xterm", "NO_COLOR=1", "TERM=dumb"], "TERM=xterm", "TERM=dumb"))
+def test_headings_are_bold_on_a_terminal_that_knows_it(setting: str) -> None:
     import pty
 
     primary, secondary = pty.openpty()
-    process = spawn("info", "--help", env={"TERM": "xterm", **environment}, stdout=secondary)
+    process = spawn("info", "--help", env={"TERM": "xterm", **dict([setting.split("=")])}, stdout=secondary)
     os.close(secondary)
     told = b""
     while True:
@@ -149,7 +147,7 @@ def test_headings_are_bold_on_a_terminal_that_knows_it(environment: dict[str, st
     os.close(primary)
     process.communicate(timeout=20)
     assert b"Examples" in told
-    assert (b"\x1b[" in told) == bold
+    assert (b"\x1b[" in told) == (setting != "TERM=dumb")
 
 
 def test_help_imports_neither_numpy_nor_rich() -> None:
@@ -188,9 +186,9 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
     ],
 )
 def test_what_was_probably_meant_is_said(
-    charlstm: Program, text: Path, folder: Path, words: list[str], meant: str
+    charlstm: Program, copy_run: Callable[..., None], folder: Path, words: list[str], meant: str
 ) -> None:
-    assert charlstm("train", text, "--steps", 1, *SMALL).status == 0
+    copy_run(5)
     (folder / "texts").mkdir()
     (folder / "texts" / "poems.txt").write_text("a poem")
     told = charlstm(*words)

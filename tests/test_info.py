@@ -22,17 +22,16 @@ from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
 from charlstm.text import corpus
 from charlstm.training import state
-from tests.conftest import SMALL, Result, spawn
+from tests.conftest import SMALL, Result, spawn, wait_for
 
 Program = Callable[..., Result]
 
 
 @pytest.fixture
-def runs(charlstm: Program, text: Path, folder: Path) -> Path:
+def runs(copy_run: Callable[..., None], folder: Path) -> Path:
     """Three runs, whose ages are in the order of their names: first is the newest."""
     for name, steps in (("third", 3), ("second", 4), ("first", 30)):
-        result = charlstm("train", text, "--steps", steps, "--name", name, "--eval-every", 5, *SMALL)
-        assert result.status == 0, result.err
+        copy_run(steps, "--eval-every", 5, name=name)
     age(folder / "checkpoints", first=60, second=7200, third=86400 * 3)
     return folder / "checkpoints"
 
@@ -182,11 +181,14 @@ def test_a_run_before_its_first_evaluation(charlstm: Program, text: Path) -> Non
 def test_a_run_in_training_can_be_looked_at(charlstm: Program, text: Path, folder: Path) -> None:
     process = spawn("train", text, "--minutes", 10, "--save-every", 0, *SMALL, cwd=folder)
     try:
-        deadline, steps = time.monotonic() + 60, set()
-        while len(steps) < 3 and time.monotonic() < deadline:
-            if (folder / "checkpoints/verses.npz").exists():
-                steps.add(json.loads(told(charlstm("info", "--json")))["step"])
-        assert len(steps) >= 3
+        wait_for((folder / "checkpoints/verses.npz").exists)
+        steps: set[int] = set()
+
+        def seen() -> int:
+            steps.add(json.loads(told(charlstm("info", "--json")))["step"])
+            return len(steps)
+
+        wait_for(lambda: seen() == 3)
         assert told(charlstm("info")).startswith("verses\n")
     finally:
         process.send_signal(signal.SIGINT)

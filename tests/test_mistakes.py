@@ -20,7 +20,7 @@ from charlstm.settings import TrainConfig
 from charlstm.text.batches import Batches, Cursor
 from charlstm.text.sources import bundled_path
 from tests import mistakes, oracle
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow, sweep
 from tests.experiments import nan
 from tests.gradient_check import GradientError, check_all
 from tests.mistakes import ALL, NAMES, NONE, Carried, Mistakes, only
@@ -119,6 +119,7 @@ def test_without_a_mistake_it_equals_the_project() -> None:
     np.testing.assert_allclose(our_after.c[0, 0], after.c, rtol=1e-12)
 
 
+@slow
 def test_without_a_mistake_it_learns() -> None:
     rows = fables(NONE, 100)
     assert all(map(is_finite, rows))
@@ -158,6 +159,7 @@ def test_the_slope_of_tanh_ends_in_nan_within_fifty_steps() -> None:
     assert not is_finite(fables(only("tanh_slope"), 50)[-1])
 
 
+@slow
 def test_the_slope_of_the_sigmoid_ends_in_nan_where_steps_are_long_and_right_slopes_do_not() -> None:
     assert not is_finite(fables(Mistakes(sigmoid_slope=True, gradients_summed=True), 30)[-1])
     assert is_finite(fables(Mistakes(gradients_summed=True), 30)[-1])
@@ -241,6 +243,7 @@ def test_what_a_model_reads_must_change_its_loss() -> None:
     assert ours(params, inputs, targets, before.h, before.c)[0] != ours(params, other, targets, before.h, before.c)[0]
 
 
+@slow
 def test_a_model_fed_with_positions_knows_no_more_than_one_that_reads_nothing() -> None:
     """A text in which each character decides the next one: to be learned at once, but not by who does not see it."""
     ids = np.random.default_rng(0).permutation(V)[np.arange(2000) % V]
@@ -327,6 +330,7 @@ def test_large_logits_turn_an_unshifted_softmax_into_nan_and_the_project_stays_f
     assert np.isfinite(gradient).all()
 
 
+@slow
 def test_in_float32_it_is_the_unshifted_softmax_that_turns_long_steps_into_nan() -> None:
     long_steps = Mistakes(gradients_summed=True)
     assert all(map(is_finite, fables(long_steps, 30, dtype=np.float32)))
@@ -377,6 +381,7 @@ def test_a_sum_is_the_window_times_the_mean_and_the_project_takes_the_mean() -> 
         np.testing.assert_allclose(g, T * mean[name], rtol=1e-11, atol=1e-14)
 
 
+@slow
 def test_summed_gradients_throw_the_loss_above_chance_where_the_mean_learns() -> None:
     chance = math.log(57)
     assert max(row.loss_nats for row in fables(NONE, 40)) < chance + 0.1
@@ -396,6 +401,7 @@ def test_clipping_bounds_the_step_and_is_on_unless_it_is_turned_off() -> None:
 # -- all of them
 
 
+@slow
 def test_all_mistakes_together_end_in_nan_whichever_one_is_put_right() -> None:
     """Why the gradient check comes first. Without tanh's slope it is a matter of luck, so that is left out here."""
     for name in (None, *NAMES):
@@ -404,7 +410,7 @@ def test_all_mistakes_together_end_in_nan_whichever_one_is_put_right() -> None:
             assert not is_finite(fables(made, 150)[-1]), name
 
 
-@pytest.mark.parametrize("rate", [0.1, 10])
+@pytest.mark.parametrize("rate", sweep([0.1, 10], 10))
 def test_the_project_stays_finite_at_the_same_setting(charlstm: Any, folder: Path, rate: float) -> None:
     """A mean at rate 10 takes steps as long as a sum over 100 characters at 0.1."""
     text = bundled_path("corpora", "fables.txt").read_text(encoding="utf-8")[:20_050]

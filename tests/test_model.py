@@ -10,6 +10,7 @@ from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.stepper import Stepper
 from tests import oracle
+from tests.conftest import sweep
 from tests.gradient_check import check_all, check_whole
 
 V, H, T, N = 7, 5, 4, 3
@@ -165,8 +166,9 @@ def test_the_memory_formula_is_that_of_the_buffers() -> None:
         assert model.Workspace.numbers(config, T, N) == pytest.approx(buffers + top_gradient, rel=0.02)
 
 
-def test_gradients_agree_with_central_differences_over_a_hundred_random_shapes() -> None:
-    for seed in range(100):
+@pytest.mark.parametrize("number", sweep([15, 100], 15))
+def test_gradients_agree_with_central_differences_over_many_random_shapes(number: int) -> None:
+    for seed in range(number):
         rng = np.random.default_rng(seed)
         size = lambda most: int(rng.integers(1, most + 1))  # noqa: E731, B023
         config = ModelConfig(

@@ -16,7 +16,7 @@ from charlstm.inference import novelty
 from charlstm.inference.novelty import PIECE, Copied, TrainingText
 from charlstm.text import corpus
 from charlstm.text.vocabulary import Vocabulary
-from tests.conftest import SMALL, VERSES, Result
+from tests.conftest import SMALL, VERSES, Result, sweep
 
 Program = Callable[..., Result]
 
@@ -34,7 +34,7 @@ def by_hand(text: str, sample: str) -> Copied:
     return Copied(len(pieces), sum(piece in text for piece in pieces), longest)
 
 
-@pytest.mark.parametrize("block", [7, PIECE, 1 << 16])
+@pytest.mark.parametrize("block", sweep([7, PIECE, 1 << 16], 7))
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_it_is_what_looking_for_each_piece_finds(block: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "BLOCK", block)
@@ -85,8 +85,8 @@ def test_a_long_text_takes_seconds_and_no_copy_of_it() -> None:
 
 
 @pytest.fixture
-def run(charlstm: Program, text: Path) -> Path:
-    assert charlstm("train", text, "--steps", 20, *SMALL).status == 0
+def run(copy_run: Callable[..., None], text: Path) -> Path:
+    copy_run(30)
     return text
 
 

@@ -27,11 +27,9 @@ from charlstm.display import cells, screen, widgets
 from charlstm.display.live import LiveDisplay
 from charlstm.display.select import open_display
 from charlstm.display.view import RunView
-from tests.conftest import SMALL, VERSES, Result, spawn
+from tests.conftest import SMALL, VERSES, Result, slow, spawn, sweep
 from tests.experiments import screens
 from tests.experiments.picture import picture
-
-pytestmark = pytest.mark.processes
 
 LEGIBLE = {0, 1, 2, 31, 32, 35, 36}
 """Default, bold, dim; red, green, magenta and cyan, which are neither lost on a light nor on a dark background."""
@@ -73,19 +71,19 @@ def plain(run: RunView, columns: int, rows: int) -> str:
 # -- what it shows
 
 
-@pytest.mark.parametrize(("columns", "rows"), screens.SIZES)
-def test_the_screen_is_what_it_was_when_last_looked_at(columns: int, rows: int) -> None:
-    kept = (screens.FOLDER / f"{columns}x{rows}.txt").read_text(encoding="utf-8")
-    assert screens.drawn(columns, rows) == kept, "look at it; python -m tests.experiments.screens keeps it"
+def test_the_screen_is_what_it_was_when_last_looked_at() -> None:
+    kept = screens.KEPT.read_text(encoding="utf-8")
+    assert screens.drawn(80, 24) == kept, "look at it; python -m tests.experiments.screens keeps it"
 
 
+@slow
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 @pytest.mark.parametrize(("columns", "rows"), screens.SIZES)
 def test_a_real_terminal_shows_what_was_laid_out(columns: int, rows: int) -> None:
-    assert screens.shown(columns, rows) == (screens.FOLDER / f"{columns}x{rows}.txt").read_text(encoding="utf-8")
+    assert screens.shown(columns, rows) == screens.drawn(columns, rows)
 
 
-@pytest.mark.parametrize("told", [0, 1, 2, 1000, 10_000])
+@pytest.mark.parametrize("told", sweep([0, 1, 2, 1000, 10_000], 1, 10_000))
 def test_the_screen_fits_at_every_size_and_moment(told: int) -> None:
     run = RunView()
     for event in list(screens.story())[:told]:
@@ -325,7 +323,7 @@ class Gone(Terminal):
         return len(text)
 
 
-@pytest.mark.parametrize("writes", range(8))
+@pytest.mark.parametrize("writes", sweep(range(8), 0, 1, 7))
 def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes: int) -> None:
     with open("stderr", "w") as file, open_display("live", io.StringIO(), Gone(file, writes)) as display:
         for event in screens.story():
@@ -376,7 +374,7 @@ def test_it_leaves_a_summary_with_commands_that_can_be_typed(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals")
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", sweep([False, True], True))
 def test_on_a_real_terminal_stdout_holds_the_path_alone(folder: Path, interrupted: bool) -> None:
     """stderr is a terminal and shows the screen; stdout is a file and gets the product; Ctrl-C ends as tidily as the end does."""
     import pty

@@ -87,6 +87,8 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("loss", _loss(f)),
     ]
+    if f["pretrained"]:
+        rows.insert(2, ("started", f"from the weights of {f['pretrained']['name']}"))
     if f["history"]:
         told = ", ".join(
             f"{q.label} {worst[q.field]:{q.spec}} (step {worst['step']:,})"

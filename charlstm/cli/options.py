@@ -91,12 +91,11 @@ Dropout = Annotated[
     ),
 ]
 InitFrom = Annotated[
-    str | None,
+    str,
     option(
         "--init-from",
-        "Start from the weights of this run instead of random ones.",
+        "Start from the weights of this run (auto: the bundled English base if it suits the text; none: random weights).",
         MODEL,
-        show_default=False,
         metavar="RUN",
         autocompletion=complete_run,
     ),
@@ -138,7 +137,12 @@ EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: ab
 Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
 Encoding = Annotated[str, option("--encoding", "Text encoding.", RUNNING)]
 IfExistsOption = Annotated[
-    IfExists, option("--if-exists", "Fail, resume or overwrite if the run already exists.", RUNNING)
+    IfExists,
+    option(
+        "--if-exists",
+        "If the run exists: fail, resume it, update it (resume, or start over from its weights if the text has changed), or overwrite it.",
+        RUNNING,
+    ),
 ]
 Temperature = Annotated[
     float,

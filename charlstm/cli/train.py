@@ -40,7 +40,7 @@ from charlstm.cli.options import (
     ValFraction,
     WindowLength,
 )
-from charlstm.settings import RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
+from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
     hidden: Hidden = None,
     layers: Layers = None,
     dropout: Dropout = None,
-    init_from: InitFrom = None,
+    init_from: InitFrom = AUTO,
     batch: Batch = None,
     seq: WindowLength = None,
     optimizer: OptimizerOption = DEFAULTS.optimizer,

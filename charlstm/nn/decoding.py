@@ -166,8 +166,8 @@ class LineHazard:
     def __call__(self, chars: Array) -> Array:
         """Return H of each length."""
         beyond = np.maximum(chars - self.knots[-1], 0) * self.slope
-        total: Array = np.interp(chars, self.knots, self.hazard) + beyond
-        return total
+        within: Array = np.interp(chars, self.knots, self.hazard)
+        return within + beyond
 
 
 class LineAccount:

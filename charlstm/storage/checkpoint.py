@@ -34,7 +34,7 @@ from charlstm.text.corpus import TextInfo
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.guard import GuardRecord
 from charlstm.training.schedule import Schedule
-from charlstm.training.state import HistoryRow, MetricSums, TrainState
+from charlstm.training.state import HistoryRow, MetricSums, PretrainedInfo, TrainState
 
 FORMAT = 1
 MAX_META_BYTES = 64 << 20
@@ -60,6 +60,7 @@ class Checkpoint:
     best_step: int | None
     best_val_nats: float | None
     char_model: CharModel
+    pretrained: PretrainedInfo | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _save(
         "best_val_nats": state.best_val_nats,
         "arithmetic": state.arithmetic,
         "line_chars": state.line_chars,
+        "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
     }
     members: dict[str, np.ndarray] = {
@@ -208,6 +210,7 @@ def load_run(path: Path) -> TrainState:
             best_val_nats=base.best_val_nats,
             arithmetic=typed(str, meta.get("arithmetic", ""), "arithmetic"),
             line_chars=base.char_model.line_chars,
+            pretrained=base.pretrained,
         )
 
 
@@ -327,6 +330,7 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
             Vocabulary("".join(map(chr, points))),
             line_chars(meta.get("line_chars", [])),  # older files have none
         ),
+        pretrained=None if meta.get("pretrained") is None else build(PretrainedInfo, meta["pretrained"], "pretrained"),
     )
 
 
@@ -336,6 +340,8 @@ def _take(members: dict[str, Array], prefix: str, shapes: dict[str, tuple[int, .
     for name, shape in shapes.items():
         if name not in found:
             raise ValueError(f"{prefix}{name} is missing")
+        if prefix == "param/" and found[name].dtype == np.float16:  # a model to sample from, in half the space
+            found[name] = found[name].astype(np.float32)
         if found[name].shape != shape or found[name].dtype != np.float32:
             raise ValueError(f"{prefix}{name} is {found[name].dtype} {found[name].shape} but must be float32 {shape}")
     if extra := found.keys() - shapes.keys():

@@ -90,6 +90,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "text_chars": text.chars,
         "text_sha256": text.sha256,
         "encoding": text.encoding,
+        "pretrained": vars(found.pretrained) if found.pretrained else None,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
         "recoveries": state.guard.recoveries if state else None,
         "worst": {q.field: max(getattr(row, q.field) for row in found.history) for q in HEALTH if found.history},

@@ -11,6 +11,8 @@ from charlstm.errors import CorpusError, did_you_mean
 
 STDIN = "-"
 BUILT_IN = "fables"
+BASE = "english"
+"""The bundled model that runs on small English texts start from."""
 SUFFIX = ".txt"
 
 

@@ -17,7 +17,7 @@ from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS
 from charlstm.nn.threads import ThreadPool, shards_for
-from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget, TrainConfig
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, LEARNING_RATES, Budget, TrainConfig
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """(layers, hidden) of the models to choose from, in ascending order of size."""
@@ -34,6 +34,8 @@ DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5
 
 Weighted epochs are epochs * sqrt(parameters / characters of text): a small model can read a long text many times
 without memorizing it."""
+PRETRAINED_DROPOUT, PRETRAINED_RATE = 0.4, 0.5
+"""Dropout, and factor on the default learning rate, of a run that starts from pretrained weights."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBE_S = 0.1
@@ -88,6 +90,18 @@ class Reach:
     def weighted_epochs(self, layers: int, hidden: int) -> float:
         """Return the number of epochs, weighted by the risk of overfitting: see `DROPOUT`."""
         return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
+
+
+def choose_for_pretrained(model: ModelConfig, overrides: dict[str, Any]) -> Choice:
+    """Choose the settings that the user left open for a run that starts from the weights of a model."""
+    batch, seq = _window(model.vocabulary, overrides)
+    lr = PRETRAINED_RATE * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
+    open_ones = {"dropout": PRETRAINED_DROPOUT, "lr": lr}
+    chosen = [f"`{name}` {value:g}" for name, value in open_ones.items() if name not in overrides]
+    sizes = {"layers": model.layers, "hidden": model.hidden, "batch": batch, "seq": seq}
+    return Choice(
+        sizes | open_ones | overrides, f"chosen for pretrained weights: {', '.join(chosen)}" if chosen else ""
+    )
 
 
 def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> Choice:

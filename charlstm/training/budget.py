@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from charlstm import events
-from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, PRETRAINED_EPOCHS, PRETRAINED_MINUTES, Budget
 from charlstm.training.loop import should_stop_early
 from charlstm.training.schedule import EVALUATION_SHARE, Schedule
 from charlstm.training.state import TrainState
@@ -49,13 +49,21 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
         _extend(run)
         run.schedule.minutes = budget.minutes
     elif run.schedule.last is None and run.schedule.minutes is None:
+        minutes, epochs = default_budget(run)
         return True, (
-            f"no budget was given: training for {DEFAULT_MINUTES:g} minutes or {DEFAULT_EPOCHS} epochs, "
+            f"no budget was given: training for {minutes:g} minute{'s' * (minutes != 1)} or {epochs} epochs, "
             f"whichever ends first (set `minutes`, `epochs` or `steps`)"
         )
     elif run.schedule.last is not None and run.step >= run.schedule.last:
         return False, "the run is finished: set `minutes`, `epochs` or `steps` to train it further"
     return True, ""
+
+
+def default_budget(run: TrainState) -> tuple[float, int]:
+    """Return the minutes and epochs of a run without a budget; the first to be reached ends it."""
+    if run.pretrained:
+        return PRETRAINED_MINUTES, PRETRAINED_EPOCHS
+    return DEFAULT_MINUTES, DEFAULT_EPOCHS
 
 
 def _extend(run: TrainState) -> None:
@@ -78,7 +86,8 @@ class Planner:
     def __init__(self, run: TrainState, windows: int, val_chars: int, clock: Callable[[], float]) -> None:
         self.run, self.windows, self.val_chars, self.clock = run, windows, val_chars, clock
         self.open = run.schedule.last is None  # a length given in steps is never corrected
-        self.budget_s = 60 * (run.schedule.minutes or DEFAULT_MINUTES)
+        minutes, self.epochs = default_budget(run)
+        self.budget_s = 60 * (run.schedule.minutes or minutes)
         self.start_s = self.lap_s = clock()
         self.lap_step = run.step
         self.next_s = min(AFTER_S, self.budget_s / 20)
@@ -96,7 +105,7 @@ class Planner:
         step_s = (now - self.lap_s) / done / (1 - share)
         last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
         if schedule.minutes is None:
-            last = min(last, max(run.step + 1, DEFAULT_EPOCHS * self.windows))
+            last = min(last, max(run.step + 1, self.epochs * self.windows))
         self.lap_s, self.lap_step = now, run.step
         self.next_s = elapsed_s + max(AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
         if schedule.last is None or abs(last - schedule.last) > SLACK * (schedule.last - run.step):

@@ -53,6 +53,22 @@ class MetricSums:
     cell_max: float = 0.0
 
 
+@dataclass(frozen=True)
+class PretrainedInfo:
+    """Where the weights that a run started from came from."""
+
+    name: str  # of the run, or the path of the file
+    sha256: str  # of the file
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model to start from."""
+
+    info: PretrainedInfo
+    model: CharModel
+
+
 @dataclass
 class TrainState:
     """The complete state of a run."""
@@ -77,6 +93,7 @@ class TrainState:
     best_val_nats: float | None = None
     arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
     line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines; empty in older files
+    pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
 
     @property
     def parameters(self) -> int:
@@ -104,15 +121,15 @@ class TrainState:
 
 
 def begin(
-    corpus: Corpus, config: TrainConfig, threads: int = 1, pretrained: CharModel | None = None
+    corpus: Corpus, config: TrainConfig, threads: int = 1, pretrained: Pretrained | None = None
 ) -> tuple[TrainState, list[str]]:
     """Create a run before its first step; return it with notes for the user on what was adjusted.
 
     Args:
-        corpus: the text; its vocabulary must contain all characters of `origin`.
+        corpus: the text; its vocabulary must contain all characters of `pretrained`.
         config: settings; batch and window are reduced to fit a short text.
         threads: number of threads, which determines the number of shards.
-        origin: a model whose weights are copied for the characters it knows; None for random weights.
+        pretrained: a model whose weights are copied for the characters it knows; None for random weights.
     """
     notes = []
     train_ids, val_ids = corpus.split(config.val_fraction)
@@ -127,14 +144,15 @@ def begin(
         vocabulary=len(corpus.vocabulary),
         hidden=config.hidden,
         layers=config.layers,
-        embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.config.embedding,
+        embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.model.config.embedding,
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
-        model.load_pretrained(params, pretrained.params, corpus.vocabulary.encode(pretrained.vocabulary.characters))
+        known = corpus.vocabulary.encode(pretrained.model.vocabulary.characters)
+        model.load_pretrained(params, pretrained.model.params, known)
     state = TrainState(
         shape=shape,
         config=config,
@@ -150,6 +168,7 @@ def begin(
         schedule=Schedule(first=0, last=None, peak_lr=config.peak_lr),
         arithmetic=fingerprint(),
         line_chars=line_quantiles(train_ids, corpus.vocabulary),
+        pretrained=None if pretrained is None else pretrained.info,
     )
     return state, notes
 

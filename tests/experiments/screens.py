@@ -1,7 +1,7 @@
-"""The Live screen at fixed sizes, as a real terminal (tmux) shows it, kept as text.
+"""The Live screen as a real terminal (tmux) shows it, kept as text at the usual size.
 
-python -m tests.experiments.screens             writes tests/data/screens/*.txt
-python -m tests.experiments.screens 80 24       prints one
+python -m tests.experiments.screens             writes tests/data/screen.txt, of 80x24
+python -m tests.experiments.screens 120 24      prints it at another size
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from charlstm.display.view import RunView
 
 SIZES = ((60, 24), (80, 24), (120, 24), (200, 24), (80, 15))
 ROOT = Path(__file__).resolve().parent.parent.parent
-FOLDER = ROOT / "tests" / "data" / "screens"
+KEPT = ROOT / "tests" / "data" / "screen.txt"
 STEPS, HERE = 3000, 1200
 PROMPT = "The Fox and the Grapes\n"
 SAMPLE = (
@@ -58,8 +58,8 @@ def story() -> Iterator[events.Event]:
             val = 1.52 + 1.6 * math.exp(-step / 200)
             yield events.Evaluated(step, STEPS, step / 85, elapsed, val - 0.1, val, val, 1.896, 5)
     where = {"step": HERE, "steps": STEPS, "epoch": HERE / 85, "elapsed_s": HERE / 15}
-    yield events.Sampled(**where, text=SAMPLE[:150], fresh=True, prompt=PROMPT)
-    yield events.Sampled(**where, text=SAMPLE[150:], fresh=False)
+    yield events.Sampled(**where, text=SAMPLE[:150], new=True, prompt=PROMPT)
+    yield events.Sampled(**where, text=SAMPLE[150:], new=False)
 
 
 def drawn(columns: int, rows: int) -> str:
@@ -132,7 +132,7 @@ def _show(ready: Path) -> None:
 
 
 def main() -> None:
-    """Write the screens, or print one."""
+    """Write the screen, or print it at another size."""
     parser = argparse.ArgumentParser()
     parser.add_argument("size", type=int, nargs="*")
     parser.add_argument("--ready", type=Path, help=argparse.SUPPRESS)
@@ -142,9 +142,7 @@ def main() -> None:
     elif args.size:
         print(shown(*args.size), end="")
     else:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        for columns, rows in SIZES:
-            (FOLDER / f"{columns}x{rows}.txt").write_text(shown(columns, rows), encoding="utf-8")
+        KEPT.write_text(shown(80, 24), encoding="utf-8")
 
 
 if __name__ == "__main__":

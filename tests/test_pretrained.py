@@ -1,0 +1,139 @@
+"""Which weights a run begins with: those of the base where it suits the text, those of a run, or random ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charlstm.settings import PRETRAINED_MINUTES
+from charlstm.storage import checkpoint, pretrained
+from charlstm.training import budget
+from tests.conftest import SMALL, VERSES, Result, spawn
+from tests.experiments.pack import pack
+
+FEW = ("--steps", "2", "--batch", "4", "--seq", "10", "--preview-every", "0")
+
+
+@pytest.fixture
+def base(charlstm: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A base that has learned the verses, in float16 as the shipped one is."""
+    Path("base.txt").write_text(VERSES * 20, encoding="utf-8")
+    assert (
+        charlstm("train", "base.txt", "--steps", 300, *SMALL, "--hidden", "24", "--checkpoints", "elsewhere").status
+        == 0
+    )
+    path = folder / "base.npz"
+    pack(folder / "elsewhere" / "base.best.npz", path)
+    monkeypatch.setattr(pretrained, "bundled_path", lambda *_: path)
+    return path
+
+
+def started_from(name: str) -> str | None:
+    found = checkpoint.load(Path("checkpoints", f"{name}.npz")).pretrained
+    return found.name if found else None
+
+
+def test_a_text_that_the_base_predicts_begins_with_it(charlstm: Callable[..., Result], base: Path, text: Path) -> None:
+    result = charlstm("train", text, *FEW)
+    assert result.status == 0
+    assert "starts from the base 'english'" in result.err
+    assert started_from("verses") == "english"
+    made, given = checkpoint.load(Path("checkpoints/verses.npz")), checkpoint.load(base)
+    assert made.char_model.config.hidden == given.char_model.config.hidden
+    facts = json.loads(charlstm("info", "verses", "--json").out)
+    assert facts["pretrained"]["name"] == "english"
+    assert "english" in charlstm("info", "verses").out
+    assert charlstm("resume", "verses", "--steps", 4).status == 0
+    assert started_from("verses") == "english"
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [
+        ("쪽빛 하늘 아래 작은 마을이 있었다.\n" * 60, "knows"),
+        ("zqxv jjkw qqzz vvxk\n" * 100, "letter frequencies"),
+    ],
+)
+def test_a_text_that_it_does_not_suit_begins_with_random_weights(
+    charlstm: Callable[..., Result], base: Path, content: str, because: str
+) -> None:
+    Path("other.txt").write_text(content + "thedogsat", encoding="utf-8")
+    result = charlstm("train", "other.txt", *FEW)
+    assert result.status == 0
+    assert "starts from random weights" in result.err
+    assert because in result.err
+    assert started_from("other") is None
+
+
+@pytest.mark.parametrize("words", [("--init-from", "none"), ("--hidden", "24"), ("--layers", "1")])
+def test_who_wants_random_weights_or_another_size_gets_them(
+    charlstm: Callable[..., Result], base: Path, text: Path, words: tuple[str, ...]
+) -> None:
+    assert charlstm("train", text, *FEW, *words).status == 0
+    assert started_from("verses") is None
+
+
+def test_a_long_text_does_not_ask_for_it(
+    charlstm: Callable[..., Result], base: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "LARGEST_TEXT", 100)
+    assert "the base" not in charlstm("train", text, *FEW).err
+    assert started_from("verses") is None
+
+
+def test_held_out_text_has_no_say(charlstm: Callable[..., Result], base: Path) -> None:
+    Path("tail.txt").write_text(VERSES * 20 + "쪽빛 하늘 아래\n" * 50, encoding="utf-8")
+    charlstm("train", "tail.txt", *FEW, "--val-fraction", "0.2")
+    assert started_from("tail") == "english"
+
+
+def test_without_a_budget_trained_weights_get_less_time(
+    charlstm: Callable[..., Result], base: Path, text: Path
+) -> None:
+    charlstm("train", text, *FEW)
+    assert budget.default_budget(checkpoint.load_run(Path("checkpoints/verses.npz")))[0] == PRETRAINED_MINUTES
+
+
+def test_the_base_is_half_as_large_and_nearly_the_same(base: Path, folder: Path) -> None:
+    whole = checkpoint.load(folder / "elsewhere" / "base.best.npz")
+    half = checkpoint.load(base)
+    for name, p in whole.char_model.params.items():
+        assert half.char_model.params[name].dtype == np.float32
+        np.testing.assert_allclose(half.char_model.params[name], p, rtol=1e-3, atol=1e-6)
+    assert half.bytes < 0.75 * whole.bytes
+
+
+# -- a text that grows
+
+
+def test_update_resumes_an_unchanged_text_and_otherwise_keeps_the_weights(
+    charlstm: Callable[..., Result], folder: Path, text: Path
+) -> None:
+    first = charlstm("train", text, *FEW, "--hidden", 8, "--if-exists", "update")
+    assert first.status == 0
+    assert started_from("verses") is None
+    again = charlstm("train", text, *FEW, "--steps", 4, "--if-exists", "update")
+    assert again.status == 0
+    assert checkpoint.load(Path("checkpoints/verses.npz")).step == 4
+    assert started_from("verses") is None
+    text.write_text(VERSES * 22, encoding="utf-8")
+    grown = charlstm("train", text, *FEW, "--if-exists", "update", "--lr", "1e-9")
+    assert grown.status == 0
+    assert "characters were appended" in grown.err
+    made = checkpoint.load(Path("checkpoints/verses.npz"))
+    assert (made.step, made.text.chars, started_from("verses")) == (2, len(VERSES) * 22, "verses")
+    assert made.char_model.config.hidden == 8
+
+
+def test_update_takes_a_text_from_standard_input(folder: Path) -> None:
+    for content in (VERSES * 20, VERSES * 20, VERSES * 21):
+        job = spawn(
+            "train", "-", "--name", "piped", "--if-exists", "update", *FEW, "--init-from", "none", cwd=folder, stdin=-1
+        )
+        _, told = job.communicate(content.encode())
+        assert job.returncode == 0, told
+    assert checkpoint.load(folder / "checkpoints" / "piped.npz").text.chars == len(VERSES) * 21
