@@ -40,14 +40,18 @@ def strip_unknown(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     """Return the prompt without the characters that the model does not know.
 
     Raises:
-        PromptError: the prompt has such characters, and `unknown` is ``error`` rather than ``skip``.
+        PromptError: the prompt has such characters, and `unknown` is ``error`` rather than ``skip``; or it has no others.
     """
     unknown_chars = vocabulary.unknown(prompt)
     if unknown_chars and unknown == "error":
-        raise PromptError(
-            f"the model never saw {describe_some(unknown_chars)} in the prompt: use other characters, or `unknown` skip"
-        )
-    return "".join(c for c in prompt if c in vocabulary)
+        instead = "use other characters, or `unknown` skip"
+        if "\\" in unknown_chars and "\\n" in prompt:
+            instead = "for a line end, use `prompt_file`, or $'...\\n' in the shell"
+        raise PromptError(f"the model never saw {describe_some(unknown_chars)} in the prompt: {instead}")
+    known = "".join(c for c in prompt if c in vocabulary)
+    if prompt and not known:
+        raise PromptError(f"the model never saw any character of the prompt, {prompt[:40]!r}: use other characters")
+    return known
 
 
 def start_text(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:

@@ -16,6 +16,9 @@ STOPS, WIDE_STOPS = ".!?…", "。！？"
 CLOSERS = "\"'”’»)]}」』）"
 """Characters that may follow the end of a sentence and belong to it."""
 
+CIRCLES, CIRCLE_CHARS = 3, 60
+"""Repetitions of a passage, and their characters, that are no chance."""
+
 
 def line_quantiles(ids: NDArray[Any], vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return `QUANTILES` + 1 evenly spaced quantiles of the lengths of a text's lines; () if no line ends.
@@ -37,3 +40,15 @@ def sentence_ends(text: str, following: str) -> bool:
     if not stripped:
         return False
     return stripped[-1] in WIDE_STOPS or (stripped[-1] in STOPS and following.isspace())
+
+
+def circle_chars(text: str) -> int:
+    """Return the length of the shortest passage that a text repeats at its end, 0 if it repeats none.
+
+    The passage is there at least `CIRCLES` times, and these repetitions have at least `CIRCLE_CHARS` characters.
+    """
+    for chars in range(1, len(text) // CIRCLES + 1):
+        times = max(CIRCLES, -(-CIRCLE_CHARS // chars))
+        if text.endswith(text[-chars:] * times):
+            return chars
+    return 0
