@@ -176,9 +176,9 @@ CONVERSATION_LENGTH = 300
 class SampleConfig:
     """The settings of sampling."""
 
-    temperature: Annotated[float, Range(0, 1000)] = 1.0
+    temperature: Annotated[float, Range(0, 1000)] = 0.8
     top_k: Annotated[int, Range(0)] = 0
-    top_p: Annotated[float, Range(0, 1, open="low")] = 1.0
+    top_p: Annotated[float, Range(0, 1, open="low")] = 0.95
     length: Annotated[int, Range(0)] = 1000
     prompt: str = ""
     stop: str = ""

@@ -68,10 +68,14 @@ def check(char_model: CharModel, settings: SampleConfig) -> None:
 
     Raises:
         PromptError: see `strip_unknown`.
-        UsageError: only lines limit the text, and the model knows no line end; or the stop text can't appear.
+        UsageError: only lines limit the text, and the model knows no line end; or the stop text can't appear; or the
+            prompt is too long.
     """
     vocabulary = char_model.vocabulary
-    start_text(vocabulary, settings.prompt, settings.unknown)
+    prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
+    chars = len(prompt.rpartition("\n")[2] if settings.lines else prompt)
+    if 0 < settings.max_chars <= chars:
+        raise UsageError(f"the prompt already has {chars:,} characters: raise `max_chars`, or use a shorter prompt")
     if _waits(settings) and "\n" not in vocabulary:
         raise UsageError("`lines` needs line ends, but this model never saw any: set `length` instead")
     if unknown_chars := vocabulary.unknown(settings.stop):

@@ -106,7 +106,8 @@ def log_scores(logits: Array, how: Decoding, boost: Array | None = None) -> tupl
         scores[kept] = -np.inf
         others = z.copy()
         others[kept] = -np.inf
-        scores += _log_sum(others) - _log_sum(scores)
+        scores -= _log_sum(scores)  # first, because at the coldest temperature it is too large to add anything to
+        scores += _log_sum(others)
         scores[kept] = z[kept]
     else:
         scores = z.copy()
@@ -165,9 +166,9 @@ class LineHazard:
 
     def __call__(self, chars: Array) -> Array:
         """Return H of each length."""
-        beyond = np.maximum(chars - self.knots[-1], 0) * self.slope
-        within: Array = np.interp(chars, self.knots, self.hazard)
-        return within + beyond
+        beyond: Array = np.maximum(chars - self.knots[-1], 0) * self.slope
+        beyond += np.interp(chars, self.knots, self.hazard)
+        return beyond
 
 
 class LineAccount:
@@ -181,7 +182,8 @@ class LineAccount:
 
     def boost(self) -> Array:
         """Return what to add to the log odds of a line end, (N,)."""
-        return GAIN * np.maximum(self.hazard(self.chars) - self.spent, 0)
+        behind: Array = np.maximum(self.hazard(self.chars) - self.spent, 0)
+        return GAIN * behind
 
     def advance(self, log_odds: Array, ended: Array) -> None:
         """Record the log odds of a line end that each line had, and which lines ended."""

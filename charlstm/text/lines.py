@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ STOPS, WIDE_STOPS = ".!?…", "。！？"
 CLOSERS = "\"'”’»)]}」』）"
 """Characters that may follow the end of a sentence and belong to it."""
 
+ABBREVIATION = 12
+"""Maximum number of characters of an abbreviation with dots."""
 CIRCLES, CIRCLE_CHARS = 3, 60
 """Repetitions of a passage, and their characters, that are no chance."""
 
@@ -39,6 +42,8 @@ def sentence_ends(text: str, following: str) -> bool:
     stripped = text.rstrip(CLOSERS)
     if not stripped:
         return False
+    if stripped[-1] == "." and re.search(r"(?:^|[^\w])\w(?:\.\w)*\.$", stripped[-ABBREVIATION:]):
+        return False  # initials and abbreviations such as U.S.
     return stripped[-1] in WIDE_STOPS or (stripped[-1] in STOPS and following.isspace())
 
 
