@@ -166,20 +166,8 @@ class Model:
         rngs = [np.random.default_rng(seed) for seed in seeds]
         if not settings.no_copy:
             return sampling.generate(self.file.char_model, settings, rngs, blas.cores())
-        copies = self._copies(settings.no_copy).occur_in
-        return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), copies)
-
-    def check(self, settings: SampleConfig) -> None:
-        """Check that the model can sample with these settings.
-
-        Raises:
-            PromptError: the prompt has characters that the model never saw.
-            UsageError: so has the stop text, or the model knows no line end and only `lines` limits the text.
-            CorpusError: `no_copy` needs the training text, and it is missing or has changed.
-        """
-        sampling.check(self.file.char_model, settings)
-        if settings.no_copy:
-            self._copies(settings.no_copy)
+        passages = self._copies(settings.no_copy)
+        return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
         """Return the prompt without the characters that the model never saw.

@@ -218,7 +218,7 @@ def test_a_mistake_is_told_and_changes_nothing(typed: Callable[..., Result]) -> 
     assert lines[2] == "/length takes a whole number, as in '/length 300'"
     assert lines[3].startswith("/seed -1 is out of range")
     assert "/nonsense" in lines[4]
-    assert lines[6:8] == ["temp 1", "length 300"]
+    assert lines[6:8] == ["temp 0.8", "length 300"]
     assert "Ctrl-D exits" in told.err
 
 
@@ -301,7 +301,7 @@ def written(text: str, more: int) -> Callable[..., Any]:
             nonlocal place
             place = state
 
-        draft = drafts.Draft(config, config.prompt, lambda text: False, lambda: place, restore)
+        draft = drafts.Draft(config, config.prompt, None, lambda: place, restore)
         while not draft.over:
             character = text[place] if place < len(text) else "x"
             place += 1
@@ -313,7 +313,7 @@ def written(text: str, more: int) -> Callable[..., Any]:
 def test_what_no_draft_can_do_is_one_sentence(charlstm: Program, run: str) -> None:
     for words, expected in (
         (("--max-chars", 1, "--lines", 1, "--prompt", "the cat"), "raise --max-chars"),
-        (("--max-chars", 1), "raise --max-chars"),
+        (("--max-chars", 1, "--lines", 40), "raise --max-chars"),
         (("--no-copy", 1, "--lines", 1, "--temp", 1), "raise --no-copy or --temp"),
         (("--no-copy", 1, "--lines", 1, "-n", 40), "raise --no-copy"),
         (("--no-copy", 1, "--length", 100, "--temp", 0), "at --temp 0"),

@@ -58,8 +58,7 @@ def write_samples(
         for request in requests
         for seeds in _split(range(seed, seed + count), settings)
     ]
-    for request in requests:
-        model.check(request)
+    batches[0].start()  # before anything is printed, so that what can't be sampled is one sentence
     if told is None:
         print(f"seed {seed}", file=sys.stderr)
 
@@ -119,11 +118,17 @@ class _Batch:
         self.prompt = model.strip_unknown(settings.prompt, settings.unknown)
         self.training_text, self.labelled = training_text, labelled
         self.copied: list[novelty.Copied] = []  # of each text, once all are read, if there is a training text
+        self.steps: Iterator[list[str]] | None = None
         self.circle = 0  # characters that a text at temperature 0 repeats at its end
+
+    def start(self) -> Iterator[list[str]]:
+        """Begin to generate the texts."""
+        self.steps = self.steps or self.model.sample_many(self.seeds, self.settings)
+        return self.steps
 
     def texts(self) -> Iterator[Iterator[str]]:
         """Yield each text without its prompt, in pieces as they are generated; pieces of the others are queued."""
-        steps = self.model.sample_many(self.seeds, self.settings)
+        steps = self.start()
         waiting: list[list[str]] = [[] for _ in self.seeds]
         keep = self.training_text is not None or self.settings.temperature == 0  # an endless text would fill the memory
         written: list[str] = []

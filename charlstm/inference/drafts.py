@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from charlstm.errors import CharlstmError
+from charlstm.inference.novelty import Passages
 from charlstm.settings import SampleConfig
 from charlstm.text.lines import sentence_ends
 
@@ -65,14 +66,15 @@ class Draft(Generic[S]):
     With `lines`, the unit is a line. A line that gets longer than `max_chars` ends after its last sentence that fits. Without
     `lines`, the unit is a sentence or a line, and the text ends after the last one that fits.
 
-    A unit is bad if it contains a copied passage, or has no place to end. The stream then returns to where the unit began,
+    A unit is bad if it contains a copied passage, or has no place to end. With `no_copy`, when the training text is at hand,
+    a line that ends with a part of a word is bad as well. The stream then returns to where the unit began,
     and goes on from there with other random numbers. So texts have the model's distribution, on the condition that every
     unit is good.
     """
 
     settings: SampleConfig
     prompt: str
-    copies: Callable[[str], bool]  # whether a text contains a passage of `no_copy` characters of the training text
+    passages: Passages | None  # of the training text, if `no_copy` is set
     save: Callable[[], S]
     restore: Callable[[S, str], None]  # go back to a state; if the character is not empty, it replaces the last one
     over: bool = False  # the text has ended; what remains of the draft is dropped
@@ -131,7 +133,9 @@ class Draft(Generic[S]):
         return ""
 
     def _complete(self, unit: str, first: str) -> str:
-        if self.settings.no_copy and self.copies(self.tail + unit):
+        if self.passages is not None and unit.endswith("\n") and self.passages.cut_off(unit.removesuffix("\n")):
+            return self._again("ended within a word: train longer, or leave out `no_copy`")
+        if self.passages is not None and self.passages.occur_in(self.tail + unit):
             more = (
                 "`no_copy` or `temperature`" if self.settings.temperature else "`no_copy`, or set `temperature` to 0.7"
             )

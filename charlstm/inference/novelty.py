@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,6 +102,22 @@ class Passages:
         wanted = _hashes(self.text.encode(sample), self.chars)
         nearest = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
         return bool((self.hashes[nearest] == wanted).any())
+
+    @cached_property
+    def _words(self) -> list[str]:
+        points = np.array([ord(c) for c in self.text.vocabulary.characters], "<u4")
+        return sorted(set(re.findall(r"\w+", points[self.text.ids].tobytes().decode("utf-32-le"))))
+
+    def cut_off(self, line: str) -> bool:
+        """Return whether a line ends with the beginning of a word of the text that is not a word of it.
+
+        Names with a mark before them, such as @name, and addresses are not looked up.
+        """
+        last = re.search(r"(?<![\w@#/.])\w+$", line)
+        if last is None:
+            return False
+        k = bisect.bisect_left(self._words, last[0])
+        return k < len(self._words) and self._words[k] != last[0] and self._words[k].startswith(last[0])
 
 
 def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: str = "novelty") -> TrainingText:

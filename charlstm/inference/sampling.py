@@ -10,6 +10,7 @@ import numpy as np
 from charlstm.errors import CharlstmError, PromptError, UsageError
 from charlstm.inference import drafts
 from charlstm.inference.drafts import Draft, Ending
+from charlstm.inference.novelty import Passages
 from charlstm.nn import decoding
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
@@ -94,7 +95,7 @@ def generate(
     settings: SampleConfig,
     rngs: Sequence[np.random.Generator],
     threads: int = 1,
-    copies: Callable[[str], bool] = lambda text: False,
+    passages: Passages | None = None,
 ) -> Iterator[list[str]]:
     """Generate texts in parallel, one per random generator.
 
@@ -106,7 +107,7 @@ def generate(
         settings: how to sample.
         rngs: one random generator per text; a text does not depend on the others.
         threads: number of cores to use.
-        copies: for `no_copy`, whether a text contains a passage of that length of the training text.
+        passages: for `no_copy`, those of that length in the training text.
 
     Yields:
         for every generated character, one string per text: what can be shown of it now, which is empty once the text
@@ -120,7 +121,7 @@ def generate(
     check(char_model, settings)
     shards = split(len(rngs), shards_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in shards]
-    made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]], copies), sizes, "")
+    made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]], passages), sizes, "")
     return _with_line_ends(made, len(rngs)) if _waits(settings) else made
 
 
@@ -139,7 +140,7 @@ def _generate(
     char_model: CharModel,
     settings: SampleConfig,
     rngs: Sequence[np.random.Generator],
-    copies: Callable[[str], bool],
+    passages: Passages | None,
 ) -> Iterator[list[str]]:
     n, vocabulary = len(rngs), char_model.vocabulary
     prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
@@ -147,7 +148,7 @@ def _generate(
     endings = [Ending(settings) for _ in range(n)]
     checked: list[Draft[_Stream]] = []
     if settings.max_chars or settings.no_copy:
-        checked = [Draft(settings, prompt, copies, *streams.save_and_restore(k)) for k in range(n)]
+        checked = [Draft(settings, prompt, passages, *streams.save_and_restore(k)) for k in range(n)]
         if not streams.begun:
             for k, character in streams.step():
                 checked[k].begin_with(character)
