@@ -30,6 +30,7 @@ from charlstm.settings import (
     ResumeRequest,
     RunOptions,
     SampleConfig,
+    TextOptions,
     TrainConfig,
     TrainRequest,
     Unknown,
@@ -46,8 +47,6 @@ from charlstm.training.state import HistoryRow
 
 if TYPE_CHECKING:
     from charlstm.events import Event
-
-SAMPLE = SampleConfig()
 
 
 def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model:
@@ -110,39 +109,12 @@ class Model:
         """One row of metrics per evaluation."""
         return self.file.history
 
-    def sample(
-        self,
-        *,
-        temperature: float = SAMPLE.temperature,
-        top_k: int = SAMPLE.top_k,
-        top_p: float = SAMPLE.top_p,
-        length: int = SAMPLE.length,
-        prompt: str = SAMPLE.prompt,
-        stop: str = SAMPLE.stop,
-        lines: int = SAMPLE.lines,
-        unknown: Unknown = SAMPLE.unknown,
-        min_p: float = SAMPLE.min_p,
-        max_chars: int = SAMPLE.max_chars,
-        no_copy: int = SAMPLE.no_copy,
-        seed: int | None = None,
-    ) -> Iterator[str]:
+    def sample(self, *, seed: int | None = None, **settings: Any) -> Iterator[str]:
         """Generate a text, yielding pieces of it as they are ready.
 
         Args:
-            temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.
-            top_k: choose among the k likeliest characters; 0: all.
-            top_p: choose among the likeliest characters that together have this probability.
-            length: maximum number of characters; 0: no limit.
-            prompt: text to continue; it is not yielded.
-            stop: stop when this text appears, and leave it out.
-            lines: stop after this many complete lines, excluding the prompt; 0: no limit.
-            unknown: "error" raises a PromptError for prompt characters that the model never saw, "skip" drops them.
-            min_p: choose among the characters that are at least this many times as likely as the likeliest; 0: all.
-            max_chars: maximum number of characters per line, or of the text if `lines` is 0, with the prompt. Each ends
-                where a line or sentence ends. It replaces `length`; 0: no limit.
-            no_copy: write no passage of this many characters that is in the training text, which must still be there;
-                0: any.
             seed: random seed; None draws one.
+            **settings: the fields of `charlstm.settings.SampleConfig`.
 
         Raises:
             UsageError: a setting is out of range.
@@ -150,10 +122,7 @@ class Model:
             CorpusError: `no_copy` needs the training text, and it is missing or has changed.
             CharlstmError: during iteration, if the model can't do it, such as end a line.
         """
-        settings = SampleConfig(
-            temperature, top_k, top_p, length, prompt, stop, lines, unknown, min_p, max_chars, no_copy
-        )
-        made = self.sample_many([draw_seed() if seed is None else seed], settings)
+        made = self.sample_many([draw_seed() if seed is None else seed], SampleConfig(**settings))
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
@@ -164,9 +133,7 @@ class Model:
         for seed in seeds:
             check_seed(seed)
         rngs = [np.random.default_rng(seed) for seed in seeds]
-        if not settings.no_copy:
-            return sampling.generate(self.file.char_model, settings, rngs, blas.cores())
-        passages = self._copies(settings.no_copy)
+        passages = self._copies(settings.no_copy) if settings.no_copy else None
         return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
@@ -205,6 +172,17 @@ class Model:
         """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
         return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
 
+    def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
+        """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
+
+        Raises:
+            UsageError: the format is unknown, the file exists and `force` is not set, or a package is missing.
+            SaveError: the file can't be written.
+        """
+        from charlstm.export import files  # `sample` starts faster without it
+
+        files.write(self.file, self.name, Path(path), bits, force)
+
     def training_text(self) -> TrainingText:
         """Load the training text, to measure how much a sample copies from it.
 
@@ -215,8 +193,7 @@ class Model:
 
     @cached_property
     def _passages(self) -> dict[int, Passages]:
-        """The passages of the training text by their length, as far as they were needed."""
-        return {}
+        return {}  # by their length, as far as they were needed
 
     def _copies(self, chars: int) -> Passages:
         if chars not in self._passages:
@@ -255,13 +232,13 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     return describe.describe(None if run is None else str(run), Path(checkpoints))
 
 
-def read_text(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8") -> Corpus:
-    """Find and read texts as `train` does.
+def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
+    """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), encoding)
+    return corpus.read(find(_words(corpora)), TextOptions(**reading))
 
 
 def _words(corpora: str | Path | Sequence[str | Path]) -> list[str]:
@@ -275,7 +252,6 @@ def train(
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
     init_from: str | Path = AUTO,
-    encoding: str = "utf-8",
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -292,20 +268,18 @@ def train(
         if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
             from its weights if the text has changed.
         init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
-        encoding: encoding of the texts.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
-        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions` and
-            `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are chosen to suit the text
-            and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
+        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
+            `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
+            chosen to suit the text and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
+    budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, encoding, if_exists,
-        str(init_from),
+        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, reading, if_exists, str(init_from)
     )  # fmt: skip
     return begin(request, stop)
 
@@ -314,6 +288,7 @@ def resume(
     run: str | Path | None = None,
     *,
     checkpoints: str | Path = RUNS,
+    text: str | Path | Sequence[str | Path] = (),
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -321,18 +296,18 @@ def resume(
 
     Args:
         run: the name or file of a run; None: the newest run.
-        checkpoints: the checkpoint folder.
-        stop: as for `train`.
-        **settings: the fields of `Budget` and `RunOptions`.
+        text: where its text is now, if it has moved.
+        checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
-    if overrides:
-        raise UsageError(f"a run keeps its settings: {', '.join(f'`{name}`' for name in overrides)} can't be changed")
-    return begin(ResumeRequest(None if run is None else str(run), budget, options, Path(checkpoints)), stop)
+    budget, options, reading, overrides = _sort(settings)
+    if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
+        raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
+    name = None if run is None else str(run)
+    return begin(ResumeRequest(name, budget, options, Path(checkpoints), tuple(_words(text))), stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
@@ -349,10 +324,9 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
     return session.run()
 
 
-def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, dict[str, Any]]:
+def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
     """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
     given = {name: value for name, value in settings.items() if value is not None}
-    budget, options = (
-        {f.name: given.pop(f.name) for f in fields(cls) if f.name in given} for cls in (Budget, RunOptions)
-    )
-    return Budget(**budget), RunOptions(**options), given
+    classes = (Budget, RunOptions, TextOptions)
+    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
+    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given

@@ -83,7 +83,7 @@ def test_usual_losses_stand_without_a_test() -> None:
 
 
 def test_a_loss_that_is_much_worse_than_the_good_weights_does_not_stand() -> None:
-    assert "worse than the last good weights" in str(record().judge(measures(7.0), CHARS, lambda: 5.0))
+    assert "rose from about 2.00 to 7.00 nats" in str(record().judge(measures(7.0), CHARS, lambda: 5.0))
 
 
 def test_a_rise_must_last_before_it_is_divergence() -> None:
@@ -162,6 +162,28 @@ def test_the_rate_comes_back_after_one_accident_and_not_after_two() -> None:
         for step in range(101, 301):
             kept.accept(measures(2.0), step)
         assert (kept.recoveries, kept.lr_scale) == (recoveries, pytest.approx(expected))
+
+
+def test_the_weights_of_a_good_step_are_kept_to_come_back_to(text: Path) -> None:
+    run, *ids = begin(text, steps=guard.RECENT + 5)
+    for event in loop.train(run, *ids):
+        if isinstance(event, events.Progress) and event.step == guard.RECENT:
+            good = {name: p.copy() for name, p in run.params.items()}
+    assert run.guard.good_step == guard.RECENT
+    assert all(np.array_equal(run.snapshot[name], p) for name, p in good.items())
+    assert not np.array_equal(run.params["out.W"], good["out.W"])
+
+
+def test_recovery_restores_the_good_weights_clears_the_rest_and_lowers_the_rate(text: Path) -> None:
+    run, *_ = begin(text)
+    rate = loop.lr_now(run)
+    good = {name: p.copy() for name, p in run.params.items()}
+    for a in (*run.params.values(), *run.slots.values(), run.recurrent_state.h, run.recurrent_state.c):
+        a += 1
+    assert loop._recover(run)
+    assert all(np.array_equal(run.params[name], p) for name, p in good.items())
+    assert not any(a.any() for a in (*run.slots.values(), run.recurrent_state.h, run.recurrent_state.c))
+    assert loop.lr_now(run) == pytest.approx(guard.RECOVERY_LR * rate)
 
 
 # -- in training

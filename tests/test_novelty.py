@@ -14,7 +14,6 @@ import pytest
 
 from charlstm.inference import novelty
 from charlstm.inference.novelty import PIECE, Copied, TrainingText
-from charlstm.text import corpus
 from charlstm.text.vocabulary import Vocabulary
 from tests.conftest import SMALL, VERSES, Result, sweep
 
@@ -146,7 +145,7 @@ def test_a_text_that_cannot_be_compared_with_is_one_sentence_before_anything_is_
 def test_a_text_from_standard_input_cannot_be_compared_with(
     charlstm: Program, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "STDIN", str(run))
+    monkeypatch.setattr(novelty, "STDIN", str(run))
     told = charlstm("sample", "--novelty")
     assert told.status == 2
     assert "standard input" in told.sentence

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charlstm import processes
+from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool
@@ -69,13 +70,29 @@ def test_parts_together_equal_the_whole() -> None:
 
 
 @forked
-def test_a_lost_worker_is_not_missed() -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["dying", "dead"])
+def test_a_lost_worker_is_not_missed(gone: bool) -> None:
     def kill(team: DataParallel) -> None:
         for worker in team.workers.values():
             os.kill(worker.pid, signal.SIGKILL)
+            if gone:  # its end of the socket is closed before there is anything to send
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
 
     for one, other in zip(compute(3, 3), compute(3, 3, kill), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_the_death_of_a_process_whose_results_cannot_be_recomputed_is_an_error() -> None:
+    def job(k: int) -> Iterator[list[int]]:
+        yield [k]
+        if k == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield [k]
+
+    assert list(processes.run_in_processes(lambda k: iter([[k]] * 70), [1, 1], -1)) == [[0, 1]] * 70
+    with pytest.raises(CharlstmError, match="died"):
+        list(processes.run_in_processes(job, [1, 1], -1))
 
 
 @forked

@@ -18,12 +18,14 @@ from typer.core import TyperCommand, TyperGroup
 from charlstm import __version__, blas
 from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
+from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
     SAMPLE_DEFAULTS,
     Checkpoints,
     Count,
     Encoding,
+    Field,
     Interactive,
     Length,
     Lines,
@@ -40,21 +42,25 @@ from charlstm.cli.options import (
     Stop,
     Temperature,
     Temps,
+    TextSeparator,
     TopK,
     TopP,
+    Unescape,
     UnknownOption,
     complete_run,
     complete_text,
     option,
     parse_temps,
+    text_options,
     unescape,
 )
 from charlstm.cli.train import resume, train
+from charlstm.display.formatting import inline
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval")
+ORDER = ("train", "sample", "resume", "info", "eval", "export")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -122,7 +128,7 @@ def _reopen_closed_streams() -> None:
 
 def _fail(sentence: str, status: int) -> int:
     with suppress(OSError, ValueError):  # without a usable stderr, the exit status still reports it
-        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(inline(f"charlstm: {' '.join(sentence.split())}"), file=sys.stderr, flush=True)
     return status
 
 
@@ -145,6 +151,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(export)
 
 
 @app.command(cls=_Command)
@@ -165,7 +172,7 @@ def sample(
     prompt_file: PromptFile = None,
     unknown: UnknownOption = SAMPLE_DEFAULTS.unknown,
     count: Count = 1,
-    separator: Separator = None,
+    separator: TextSeparator = None,
     novelty: Novelty = False,
     interactive: Interactive = False,
     json: JSON = False,
@@ -244,6 +251,7 @@ def info(
 
 @app.command("eval", cls=_Command)
 def evaluate(
+    ctx: typer.Context,
     run: Annotated[
         str,
         typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
@@ -262,6 +270,9 @@ def evaluate(
     json: JSON = False,
     unknown: UnknownOption = "error",
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Measure how well a run predicts a text, in nats and bits per character.
@@ -274,7 +285,7 @@ def evaluate(
     blas.prepare()
     from charlstm.cli.evaluate import write_eval
 
-    return write_eval(run, checkpoints, corpora, encoding, context, unknown, show=show, as_json=json)
+    return write_eval(run, checkpoints, corpora, text_options(ctx), context, unknown, show=show, as_json=json)
 
 
 def _refuse_beside(option: str, others: dict[str, object]) -> None:

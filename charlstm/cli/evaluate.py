@@ -16,7 +16,7 @@ from charlstm import api
 from charlstm.cli.sample import can_show
 from charlstm.display.formatting import bits, loss, visible
 from charlstm.display.jsonl import dump
-from charlstm.settings import Unknown
+from charlstm.settings import TextOptions, Unknown
 
 SHADES = (("green", 0.5), ("default", 1.5), ("yellow", 3.0), ("red", 5.0), ("bold red", math.inf))
 """Colours of characters, with the upper limit of each on the negative log-likelihood in nats."""
@@ -26,7 +26,7 @@ def write_eval(
     run: str,
     folder: Path,
     corpora: Sequence[str],
-    encoding: str,
+    reading: TextOptions,
     context: int,
     unknown: Unknown,
     *,
@@ -37,7 +37,7 @@ def write_eval(
     from tqdm import tqdm
 
     model = api.load(run, folder)
-    scored = model.score(api.read_text(corpora, encoding), context=context, unknown=unknown)
+    scored = model.score(api.read_text(corpora, **vars(reading)), context=context, unknown=unknown)
     char_nll = np.zeros(len(scored.ids) if show else 0, np.float32)
     total = 0.0
     with tqdm(total=scored.chars, unit="char", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:

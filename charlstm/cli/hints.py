@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.errors import did_you_mean
-from charlstm.settings import Budget, RunOptions, SampleConfig, TrainConfig, TrainRequest
+from charlstm.settings import Budget, RunOptions, SampleConfig, TextOptions, TrainConfig, TrainRequest
 
 CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
 
 
 SPELLING = {"temperature": "temp", "save_every_s": "save-every", "preview_every_s": "preview-every"}
 """Options that have another name than their setting."""
-NAMES = {f.name for cls in (TrainRequest, TrainConfig, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
-    "checkpoints", "context", "novelty", "output", "plot", "prompt_file", "separator", "temps"
+NAMES = {f.name for cls in (TrainRequest, TrainConfig, TextOptions, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
+    "bits", "checkpoints", "file", "force", "context", "novelty", "output", "plot", "prompt_file", "temps", "text"
 }  # fmt: skip
 """The settings that messages of the library name."""
 

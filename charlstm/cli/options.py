@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,16 @@ import typer
 
 from charlstm.cli import completion
 from charlstm.errors import UsageError
-from charlstm.settings import CONVERSATION_LENGTH, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown
+from charlstm.settings import (
+    CONVERSATION_LENGTH,
+    DisplayKind,
+    IfExists,
+    Optimizer,
+    SampleConfig,
+    TextOptions,
+    TrainConfig,
+    Unknown,
+)
 
 DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
 
@@ -51,7 +61,7 @@ def parse_temps(temps: str) -> list[float]:
     return found
 
 
-LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
+LENGTH, READING, MODEL, LEARNING, RUNNING = "Duration", "Reading", "Model", "Training", "Running"
 OPEN = " Chosen to suit the text and the budget if not given."
 CHOICE, ENDING = "Choice of characters", "Prompt and length"
 
@@ -60,7 +70,7 @@ CorpusNames = Annotated[
     typer.Argument(
         metavar="CORPUS",
         autocompletion=complete_text,
-        help="File paths, a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
+        help="File paths (.gz and .zip are read as they are), a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
         show_default=False,
     ),
 ]
@@ -156,7 +166,37 @@ ValFraction = Annotated[
 ]
 EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)]
 Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
-Encoding = Annotated[str, option("--encoding", "Text encoding.", RUNNING)]
+Encoding = Annotated[str, option("--encoding", "Text encoding.", READING)]
+Field = Annotated[
+    str,
+    option(
+        "--field",
+        "Read this field of each record in .csv, .tsv, .json and .jsonl files (a column number if there is no header).",
+        READING,
+        show_default=False,
+    ),
+]
+Separator = Annotated[
+    str,
+    option(
+        "--separator",
+        r"What ends each record; \n and \t are understood (default: a line end).",
+        READING,
+        show_default=False,
+    ),
+]
+Unescape = Annotated[bool, option("--unescape", "Decode HTML entities such as &amp;.", READING, show_default=False)]
+Text = Annotated[
+    list[str] | None,
+    option(
+        "--text",
+        "Where the text of the run is now, if it has moved ('-': standard input).",
+        READING,
+        show_default=False,
+        metavar="CORPUS",
+        autocompletion=complete_text,
+    ),
+]
 IfExistsOption = Annotated[
     IfExists,
     option(
@@ -219,7 +259,7 @@ Stop = Annotated[
         show_default=False,
     ),
 ]
-Separator = Annotated[
+TextSeparator = Annotated[
     str | None,
     option(
         "--separator",
@@ -268,3 +308,9 @@ Output = Annotated[
         show_default=False,
     ),
 ]
+
+
+def text_options(context: typer.Context) -> TextOptions:
+    """Return how to read texts. Escapes in the separator, as in ``--separator '\\n\\n'``, are decoded."""
+    read = {f.name: context.params[f.name] for f in fields(TextOptions)}
+    return TextOptions(**read | {"separator": unescape(read["separator"])})

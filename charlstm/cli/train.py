@@ -23,6 +23,7 @@ from charlstm.cli.options import (
     Encoding,
     Epochs,
     EvalEvery,
+    Field,
     Hidden,
     IfExistsOption,
     InitFrom,
@@ -35,11 +36,16 @@ from charlstm.cli.options import (
     Run,
     SaveEvery,
     Seed,
+    Separator,
     Steps,
+    Text,
     Threads,
+    Unescape,
     ValFraction,
     WindowLength,
+    text_options,
 )
+from charlstm.display.formatting import inline
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
@@ -69,6 +75,9 @@ def train(
     eval_every: EvalEvery = DEFAULTS.eval_every,
     seed: Seed = DEFAULTS.seed,
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
@@ -79,12 +88,12 @@ def train(
     """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
 
     charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
-    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
     charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
+    charlstm train tweets.csv --field text --unescape                  # train on one column of a file
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
     request = TrainRequest(
-        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
+        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from
     )  # fmt: skip
     return drive(request, display)
 
@@ -95,6 +104,7 @@ def resume(
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    text: Text = None,
     display: Display = "auto",
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
     preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
@@ -106,7 +116,7 @@ def resume(
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
-    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), display)
+    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ())), display)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
@@ -137,7 +147,10 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
             if display.gone and kind == "json":  # nobody reads the events any more
                 stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
-        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
+        if sys.stdout.isatty():
+            sys.stdout.write(inline(event.path) + "\n")
+        else:
+            sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
     return signals.SIGNALS.get(stop.reason or "", 0)
 

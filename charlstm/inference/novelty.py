@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charlstm.errors import CorpusError
 from charlstm.text import corpus
 from charlstm.text.corpus import TextInfo
-from charlstm.text.sources import STDIN, find
+from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -129,7 +129,7 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: 
     if STDIN in info.sources:
         raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `{setting}`")
     try:
-        text = corpus.read(find(info.sources), info.encoding)
+        text = corpus.read(find_again(info.sources), info.options)
     except CorpusError as error:
         raise CorpusError(f"`{setting}` needs the text of {name!r}: {error}") from error
     if text.info.sha256 != info.sha256:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from charlstm.errors import CheckpointError
+from charlstm.errors import CheckpointError, CorpusError
 from charlstm.events import HEALTH
+from charlstm.inference import ngram
+from charlstm.inference.ngram import NgramBaseline
 from charlstm.nn.model import parameter_count
+from charlstm.settings import TextOptions
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
+from charlstm.text import corpus
+from charlstm.text.sources import STDIN, find_again
 from charlstm.training.state import TrainState, memory_bytes
 
 
@@ -32,6 +37,25 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
     listed = [_entry(name, folder) for name in runs.run_names(folder)]
     facts = _newest(listed) if listed else _facts(_latest(None, folder))
     return facts | {"runs": [entry.facts() for entry in listed]}
+
+
+def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
+    """Compute the n-gram baseline of a run, given its metadata.
+
+    The result is None if the training text has changed, can't be read again or has no held-out part.
+    """
+    if STDIN in facts["text"]:
+        return None
+    try:
+        text = corpus.read(
+            find_again(facts["text"]), TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)})
+        )
+    except CorpusError:
+        return None
+    train_ids, val_ids = text.split(facts["val_fraction"])
+    if text.info.sha256 != facts["text_sha256"] or len(val_ids) == 0:
+        return None
+    return ngram.best(train_ids, val_ids, facts["vocabulary"])
 
 
 def _newest(listed: list[_Entry]) -> dict[str, Any]:
@@ -89,7 +113,7 @@ def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "text": list(text.sources),
         "text_chars": text.chars,
         "text_sha256": text.sha256,
-        "encoding": text.encoding,
+        **vars(text.options),
         "pretrained": vars(found.pretrained) if found.pretrained else None,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
         "recoveries": state.guard.recoveries if state else None,
