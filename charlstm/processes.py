@@ -74,9 +74,12 @@ def _join(made: list[Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> It
 def _send(made: Iterator[list[T]], connection: Connection, others: Iterable[Connection]) -> None:
     for other in others:
         other.close()
-    while block := list(itertools.islice(made, BLOCK)):
-        connection.send(block)
-    connection.send([])
+    try:
+        while block := list(itertools.islice(made, BLOCK)):
+            connection.send(block)
+        connection.send([])
+    except CharlstmError as error:
+        connection.send(error)
 
 
 def _received(connection: Connection) -> Iterator[list[T]]:
@@ -86,6 +89,8 @@ def _received(connection: Connection) -> Iterator[list[T]]:
             block = connection.recv()
         except (OSError, EOFError) as error:
             raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error
+        if isinstance(block, CharlstmError):
+            raise block
         if not block:
             return
         yield from block

@@ -155,3 +155,24 @@ def test_the_built_in_model_can_be_compared(charlstm: Program, folder: Path) -> 
     told = charlstm("sample", "--length", 300, "--temp", 0.2, "--seed", 1, "--novelty")
     assert told.status == 0
     assert re.search(r"^novelty: .* the training text", told.err, re.MULTILINE)
+
+
+def test_the_part_of_a_word_at_the_end_of_a_line_is_known() -> None:
+    passages = novelty.Passages(as_text("the mice met a cat\nand Ann's cats"), 5)
+    for line, cut in (
+        ("a ca", True),
+        ("a cat", False),
+        ("the mic", True),
+        ("a dog", False),
+        ("@mic", False),
+        ("mi.", False),
+    ):
+        assert passages.cut_off(line) == cut, line
+
+
+def test_passages_of_any_length_are_found() -> None:
+    text = as_text(VERSES)
+    for chars in (1, 2, 3, 5, 20, 31, 64):
+        passages = novelty.Passages(text, chars)
+        assert passages.occur_in("#" + VERSES[40 : 40 + chars])
+        assert not passages.occur_in(VERSES[40 : 40 + chars - 1] + "#")

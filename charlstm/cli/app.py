@@ -29,6 +29,9 @@ from charlstm.cli.options import (
     Interactive,
     Length,
     Lines,
+    MaxChars,
+    MinP,
+    NoCopy,
     Novelty,
     Output,
     Prompt,
@@ -38,6 +41,8 @@ from charlstm.cli.options import (
     Separator,
     Stop,
     Temperature,
+    Temps,
+    TextSeparator,
     TopK,
     TopP,
     Unescape,
@@ -45,7 +50,9 @@ from charlstm.cli.options import (
     complete_run,
     complete_text,
     option,
+    parse_temps,
     text_options,
+    unescape,
 )
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
@@ -153,14 +160,19 @@ def sample(
     temp: Temperature = SAMPLE_DEFAULTS.temperature,
     top_k: TopK = SAMPLE_DEFAULTS.top_k,
     top_p: TopP = SAMPLE_DEFAULTS.top_p,
+    min_p: MinP = SAMPLE_DEFAULTS.min_p,
+    temps: Temps = "",
     seed: SampleSeed = None,
     length: Length = None,
     lines: Lines = SAMPLE_DEFAULTS.lines,
+    max_chars: MaxChars = SAMPLE_DEFAULTS.max_chars,
+    no_copy: NoCopy = SAMPLE_DEFAULTS.no_copy,
     stop: Stop = SAMPLE_DEFAULTS.stop,
     prompt: Prompt = SAMPLE_DEFAULTS.prompt,
     prompt_file: PromptFile = None,
     unknown: UnknownOption = SAMPLE_DEFAULTS.unknown,
     count: Count = 1,
+    separator: TextSeparator = None,
     novelty: Novelty = False,
     interactive: Interactive = False,
     json: JSON = False,
@@ -172,23 +184,32 @@ def sample(
     charlstm sample --temp 0.8                                   # sample the newest run
     charlstm sample trumptweets --prompt "I will " --lines 1     # continue a prompt
     charlstm sample --lines 5 --output today.txt                 # write a file, never a partial one
+    charlstm sample --lines 5 --max-chars 280 --no-copy 30       # write posts: short, whole and new
     """
+    if length and max_chars:
+        raise UsageError("--length and --max-chars can't be combined: leave one of them out")
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
         _refuse_beside("-i", {
             "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
+            "--temps": temps, "--separator": separator is not None,
         })  # fmt: skip
     settings = SampleConfig(
         temperature=temp,
         top_k=top_k,
         top_p=top_p,
         length=length,
-        stop=stop,
+        stop=unescape(stop),
         lines=lines,
         unknown=unknown,
         prompt=prompt,
+        min_p=min_p,
+        max_chars=max_chars,
+        no_copy=no_copy,
     )
+    if output == Path("-"):
+        output = None
     if output is None:
         signals.need_stdout()
     blas.prepare()
@@ -200,8 +221,8 @@ def sample(
         from charlstm.cli.sample import write_samples
 
         return write_samples(
-            run, checkpoints, settings, count, seed,
-            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
+            run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
+            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output,
         )  # fmt: skip
 
 

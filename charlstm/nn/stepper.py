@@ -47,6 +47,17 @@ class Stepper:
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits
 
+    def save(self, stream: int) -> Array:
+        """Return a copy of the state of one stream, (2 L H,)."""
+        return np.concatenate([self.h[stream], *(cell.c[stream] for cell in self.cells)])
+
+    def restore(self, stream: int, state: Array) -> None:
+        """Set the state of one stream to one that `save` returned, possibly of another stepper of the same model."""
+        LH, L = self.h.shape[1], len(self.cells)
+        self.h[stream] = state[:LH]
+        for cell, c in zip(self.cells, state[LH:].reshape(L, -1), strict=True):
+            cell.c[stream] = c
+
 
 class Cell:
     """One layer, one step at a time, for sampling: it owns its state, and makes weights and views once."""

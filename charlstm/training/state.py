@@ -19,6 +19,7 @@ from charlstm.nn.types import Arrays
 from charlstm.settings import TrainConfig
 from charlstm.text.batches import Cursor, fit
 from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.lines import line_quantiles
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.fingerprint import fingerprint
 from charlstm.training.guard import GuardRecord
@@ -91,6 +92,7 @@ class TrainState:
     best_step: int | None = None
     best_val_nats: float | None = None
     arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
+    line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines; empty in older files
     pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
 
     @property
@@ -165,6 +167,7 @@ def begin(
         dropout_rng=np.random.default_rng(dropout_seed),
         schedule=Schedule(first=0, last=None, peak_lr=config.peak_lr),
         arithmetic=fingerprint(),
+        line_chars=line_quantiles(train_ids, corpus.vocabulary),
         pretrained=None if pretrained is None else pretrained.info,
     )
     return state, notes
