@@ -31,6 +31,7 @@ from charlstm.cli.options import (
     Output,
     Prompt,
     PromptFile,
+    Quiet,
     Run,
     SampleSeed,
     Stop,
@@ -57,6 +58,11 @@ class _Command(TyperCommand):
     def get_help(self, ctx: Any) -> str:
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing and (message := hints.single_dash(args, self, ctx)):
+            raise UsageError(message)
+        return super().parse_args(ctx, args)
+
 
 class _Program(TyperGroup):
     """The group of all commands, listed in `ORDER`, with help formatted by `help`."""
@@ -69,6 +75,11 @@ class _Program(TyperGroup):
         return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "help" and not ctx.resilient_parsing:  # as git and cargo have it
+            if len(args) == 1:
+                print(ctx.get_help())
+                raise typer.Exit
+            args = [args[1], "--help"]
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
@@ -122,7 +133,9 @@ def _fail(sentence: str, status: int) -> int:
 @app.callback(invoke_without_command=True)
 def version(
     context: typer.Context,
-    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+    show: Annotated[
+        bool, typer.Option("-V", "--version", help="Show the version and exit.", show_default=False)
+    ] = False,
 ) -> None:
     """Train a character-level LSTM on any text, and generate new text in its style.
 
@@ -158,6 +171,7 @@ def sample(
     interactive: Interactive = False,
     json: JSON = False,
     output: Output = None,
+    quiet: Quiet = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Generate new text from a run.

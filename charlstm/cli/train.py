@@ -32,6 +32,7 @@ from charlstm.cli.options import (
     Name,
     OptimizerOption,
     PreviewEvery,
+    QuietRun,
     Run,
     SaveEvery,
     Seed,
@@ -71,6 +72,7 @@ def train(
     encoding: Encoding = "utf-8",
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
+    quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
     preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
     checkpoints: Checkpoints = RUNS,
@@ -86,7 +88,7 @@ def train(
     request = TrainRequest(
         tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
     )  # fmt: skip
-    return drive(request, display)
+    return drive(request, "none" if quiet else display)
 
 
 def resume(
@@ -96,6 +98,7 @@ def resume(
     epochs: Epochs = None,
     steps: Steps = None,
     display: Display = "auto",
+    quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
     preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
     checkpoints: Checkpoints = RUNS,
@@ -106,7 +109,7 @@ def resume(
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
-    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), display)
+    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), "none" if quiet else display)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
