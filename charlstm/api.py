@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from charlstm import blas
-from charlstm.errors import UsageError
+from charlstm.errors import CheckpointError, UsageError
 from charlstm.inference import novelty, sampling, scoring
 from charlstm.inference.novelty import TrainingText
 from charlstm.inference.scoring import ScoredText
@@ -61,8 +61,17 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    name = None if run is None else str(run)
-    return Model(checkpoint.load(runs.find_run(name, Path(checkpoints), best=True)))
+    runs.check_folder(Path(checkpoints))
+    path = runs.find_run(None if run is None else str(run), Path(checkpoints), best=True)
+    try:
+        return Model(checkpoint.load(path))
+    except CheckpointError as error:
+        latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
+        try:
+            checkpoint.read_header(latest)
+        except CheckpointError:
+            raise error from None
+        raise CheckpointError(f"{error}; {latest} is whole: give that path instead of the name") from error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +107,11 @@ class Model:
     def vocabulary(self) -> str:
         """The characters of the training text, in code point order."""
         return self.file.char_model.vocabulary.characters
+
+    @property
+    def step(self) -> int:
+        """The number of steps that it was trained for."""
+        return self.file.step
 
     @property
     def text(self) -> TextInfo:
@@ -185,10 +199,19 @@ class Model:
         return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
     def score(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+        self,
+        text: str | Corpus,
+        *,
+        prompt: str | None = None,
+        context: int = 0,
+        unknown: Unknown = "error",
+        limit: int = 0,
     ) -> ScoredText:
-        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
+        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
+
+        `limit` is the number of characters of the text to use; 0: all.
+        """
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
 
     def training_text(self) -> TrainingText:
         """Load the training text, to measure how much a sample copies from it.

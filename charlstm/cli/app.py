@@ -109,6 +109,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return signals.SIGNALS["SIGINT"]
+    except MemoryError:
+        return _fail("out of memory: end other programs, raise the limit, or ask for less", 1)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        return _fail("no thread can be started: raise the limit (see 'ulimit -u'), or set --threads 1", 1)
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
@@ -208,7 +214,7 @@ def sample(
 
         return write_samples(
             run, checkpoints, settings, count, seed,
-            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
+            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output, quiet=quiet,
         )  # fmt: skip
 
 
@@ -248,9 +254,14 @@ def evaluate(
     context: Annotated[
         int, option("--context", "Reset the state every N characters, as models with a fixed context do (0: never).")
     ] = 0,
+    limit: Annotated[int, option("--limit", "Evaluate only the first N characters (0: all).")] = 0,
     show: Annotated[
         bool,
-        option("--show", "Print the text, with each character coloured by how unexpected it is.", show_default=False),
+        option(
+            "--show",
+            "Print the text, with each character coloured by how unexpected it is; marks below it without colours, values with --json.",
+            show_default=False,
+        ),
     ] = False,
     json: JSON = False,
     unknown: UnknownOption = "error",
@@ -267,7 +278,8 @@ def evaluate(
     blas.prepare()
     from charlstm.cli.evaluate import write_eval
 
-    return write_eval(run, checkpoints, corpora, encoding, context, unknown, show=show, as_json=json)
+    with signals.leaving_on_signals():
+        return write_eval(run, checkpoints, corpora, encoding, context, unknown, limit=limit, show=show, as_json=json)
 
 
 def _refuse_beside(option: str, others: dict[str, object]) -> None:

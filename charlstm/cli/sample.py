@@ -31,6 +31,7 @@ def write_samples(
     novelty: bool = False,
     as_json: bool = False,
     output: Path | None = None,
+    quiet: bool = False,
 ) -> int:
     """Write `count` texts of a run to stdout, each character as soon as it is generated; return the exit status.
 
@@ -44,10 +45,10 @@ def write_samples(
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
     training_text = model.training_text() if novelty else None
-    told, seed = seed, api.draw_seed() if seed is None else seed
+    seed = api.draw_seed() if seed is None else seed
     texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
-    if told is None:
-        print(f"seed {seed}", file=sys.stderr)
+    if not quiet:
+        print(f"from {visible(model.name)}, step {model.step:,}, seed {seed}", file=sys.stderr)
 
     def write(out: TextIO) -> None:
         if as_json:
@@ -138,7 +139,14 @@ def _write_json(
             nats = model.evaluate(text, prompt=texts.prompt)
         except UsageError:  # the sample is too short to evaluate
             nats = None
-        facts = {"text": texts.prompt + text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}
+        facts = {
+            "text": texts.prompt + text,
+            "run": model.name,
+            "step": model.step,
+            "seed": seed,
+            "nats_per_char": nats,
+            "settings": vars(settings),
+        }
         if copied is not None:
             facts["novelty"] = _novelty_facts(copied[number])
         print(dump(facts), file=out, flush=True)

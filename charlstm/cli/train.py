@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -41,6 +42,7 @@ from charlstm.cli.options import (
     ValFraction,
     WindowLength,
 )
+from charlstm.errors import UsageError
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
@@ -85,10 +87,33 @@ def train(
     charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
+    if not corpora and _has_input(sys.stdin):
+        raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
     request = TrainRequest(
         tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
     )  # fmt: skip
     return drive(request, "none" if quiet else display)
+
+
+def _has_input(stdin: TextIO | None) -> bool:
+    """Return whether a pipe or a file on standard input has data now.
+
+    It never waits. An empty, closed or silent standard input, as cron and services have it, is no text; nor are devices.
+    """
+    try:
+        number = stdin.fileno()  # type: ignore[union-attr]
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode):
+            return os.lseek(number, 0, os.SEEK_CUR) < status.st_size
+        if not stat.S_ISFIFO(status.st_mode):
+            return False
+        import fcntl
+        import termios
+
+        waiting = fcntl.ioctl(number, termios.FIONREAD, bytes(4))  # select would also report the end of the pipe
+        return int.from_bytes(waiting, sys.byteorder) > 0
+    except (OSError, ValueError, AttributeError, ImportError):  # closed, or not a system of this kind
+        return False
 
 
 def resume(

@@ -58,6 +58,13 @@ class Corpus:
             cut = len(self.ids)
         return self.ids[:cut], self.ids[cut:]
 
+    def first(self, chars: int) -> Corpus:
+        """Return the beginning of this text, with the vocabulary of that part and the identity of the whole."""
+        ids = self.ids[:chars]
+        used = np.unique(ids)
+        vocabulary = Vocabulary("".join(self.vocabulary.characters[int(k)] for k in used))
+        return Corpus(vocabulary.translate(ids, self.vocabulary)[0], vocabulary, self.info)
+
     def begins_with(self, other: TextInfo) -> bool:
         """Return whether this text starts with the whole of another, as after appending to a file."""
         digest, points = hashlib.sha256(), np.array([ord(c) for c in self.vocabulary.characters], "<u4")
