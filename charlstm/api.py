@@ -46,8 +46,6 @@ from charlstm.training.state import HistoryRow
 if TYPE_CHECKING:
     from charlstm.events import Event
 
-SAMPLE = SampleConfig()
-
 
 def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model:
     """Load a model from its file.
@@ -123,38 +121,18 @@ class Model:
         """One row of metrics per evaluation."""
         return self.file.history
 
-    def sample(
-        self,
-        *,
-        temperature: float = SAMPLE.temperature,
-        top_k: int = SAMPLE.top_k,
-        top_p: float = SAMPLE.top_p,
-        length: int = SAMPLE.length,
-        prompt: str = SAMPLE.prompt,
-        stop: str = SAMPLE.stop,
-        lines: int = SAMPLE.lines,
-        unknown: Unknown = SAMPLE.unknown,
-        seed: int | None = None,
-    ) -> Iterator[str]:
+    def sample(self, *, seed: int | None = None, **settings: Any) -> Iterator[str]:
         """Generate a text, yielding pieces of it as they are ready.
 
         Args:
-            temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.
-            top_k: choose among the k likeliest characters; 0: all.
-            top_p: choose among the likeliest characters that together have this probability.
-            length: maximum number of characters; 0: no limit.
-            prompt: text to continue; it is not yielded.
-            stop: stop when this text appears, and leave it out.
-            lines: stop after this many complete lines, excluding the prompt; 0: no limit.
-            unknown: "error" raises a PromptError for prompt characters that the model never saw, "skip" drops them.
             seed: random seed; None draws one.
+            **settings: the fields of `charlstm.settings.SampleConfig`.
 
         Raises:
             UsageError: a setting is out of range.
             PromptError: the prompt has characters that the model never saw.
         """
-        settings = SampleConfig(temperature, top_k, top_p, length, prompt, stop, lines, unknown)
-        made = self.sample_many([draw_seed() if seed is None else seed], settings)
+        made = self.sample_many([draw_seed() if seed is None else seed], SampleConfig(**settings))
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
@@ -212,6 +190,17 @@ class Model:
         `limit` is the number of characters of the text to use; 0: all.
         """
         return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
+
+    def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
+        """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
+
+        Raises:
+            UsageError: the format is unknown, the file exists and `force` is not set, or a package is missing.
+            SaveError: the file can't be written.
+        """
+        from charlstm.export import files  # `sample` starts faster without it
+
+        files.write(self.file, self.name, Path(path), bits, force)
 
     def training_text(self) -> TrainingText:
         """Load the training text, to measure how much a sample copies from it.

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "charlstm"
 MODULES = sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) for p in PACKAGE.rglob("*.py"))
 RUNTIME = {"numpy", "typer", "rich", "tqdm"}
-LADDER = ("nn", "text", "inference", "training", "storage", "session", "launch", "api", "cli")
+LADDER = ("nn", "text", "inference", "training", "storage", "export", "session", "launch", "api", "cli")
 """Folders and modules from the lowest rung to the highest. An import goes down, or stays in its folder."""
 GROUND = {"errors", "events", "settings", "blas", "processes"}
 """What every rung may import. It needs no NumPy, and imports nothing but itself and the numbers that define a model."""
@@ -24,7 +24,7 @@ DOORS = {
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
-    "charlstm.cli.plot": {"charlstm.storage.atomic"},
+    "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""
 LONG: set[object] = {"charlstm.storage.checkpoint", ("charlstm.nn.lstm", "forward"), ("charlstm.nn.lstm", "backward")}
@@ -145,7 +145,7 @@ def test_there_are_no_cycles() -> None:
 
 def test_nothing_but_the_four_packages_is_imported_at_run_time() -> None:
     used = {name.split(".")[0] for m in MODULES for name in imports(m)} - set(sys.stdlib_module_names) - {"charlstm"}
-    assert used == RUNTIME | {"matplotlib"}
+    assert used == RUNTIME | {"matplotlib", "safetensors"}
 
 
 def test_only_a_plot_needs_matplotlib_and_only_once_it_is_drawn() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from charlstm import events
 from charlstm.display import curve, formatting
+from charlstm.display.jsonl import JsonDisplay
 from charlstm.display.select import choose_kind, open_display
 
 NASTY = "[bold]not bold[/bold] \x1b[31mred\x1b]0;title\x07 \u202eevil 漢字 e\u0301 \U0001f468\u200d\U0001f469\ttab\n"
@@ -75,6 +77,22 @@ def test_json_writes_null_for_what_is_not_finite() -> None:
     assert json.loads(out.getvalue())["lr"] is None
 
 
+def test_json_events_have_the_time_in_utc() -> None:
+    out = io.StringIO()
+    east = timezone(timedelta(hours=2))
+    display = JsonDisplay(out, now=lambda: datetime(2026, 1, 31, 1, 30, 0, 250_000, east).astimezone(timezone.utc))
+    for event in (STARTED, progress(1)):
+        display.show(event)
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [list(row)[:2] for row in rows] == [["event", "time"]] * 2
+    assert {row["time"] for row in rows} == {"2026-01-30T23:30:00.250Z"}
+    JsonDisplay(out).show(STARTED)
+    assert datetime.now(timezone.utc) - datetime.fromisoformat(
+        json.loads(out.getvalue().splitlines()[-1])["time"].replace("Z", "+00:00")
+    ) < timedelta(minutes=1)
+    assert not any("time" in vars(event) for event in story()), "events know no clock"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -98,6 +116,7 @@ def test_auto_is_live_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.Monk
 
 def test_control_characters_become_visible() -> None:
     assert formatting.visible("a\x1b[31m\0\x7f\x9b\n\t") == "a\u241b[31m\u2400\u2421<009B>\n\t"
+    assert formatting.inline("a\x1b\n\tb\u2028") == "a\u241b\u240a\u2409b<2028>"
     assert formatting.visible("\u202eabc\u2066") == "<202E>abc<2066>"
     assert formatting.visible("漢字 é \U0001f600") == "漢字 é \U0001f600"
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -255,6 +256,25 @@ def test_a_plot_is_a_picture_and_changes_nothing_else(charlstm: Program, runs: P
     else:
         assert ElementTree.fromstring(data).tag.endswith("svg")
     assert not list(Path().glob(".*"))
+
+
+def test_a_plot_has_the_n_gram_and_a_legend_that_covers_no_curve(
+    charlstm: Program, runs: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    drawn: list[Any] = []
+    monkeypatch.setattr(figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    assert charlstm("info", "first", "--plot", "curves.png").status == 0
+    figure = drawn.pop()
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    labels = [entry.get_text() for entry in figure.axes[0].get_legend().get_texts()]
+    assert labels[:2] == ["training", "held out"]
+    assert re.fullmatch(r"\d-gram", labels[2])
+    text.unlink()
+    assert charlstm("info", "first", "--plot", "curves.png").status == 0
+    assert len(drawn.pop().axes[0].get_legend().get_texts()) == 2
 
 
 def test_a_plot_without_matplotlib_says_what_to_type(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from charlstm import events
 from charlstm.settings import RunOptions, TrainConfig
 from charlstm.text import corpus
 from charlstm.training import state
@@ -63,3 +64,18 @@ def test_previews_tell_their_prompt_and_change_no_byte_of_the_run(charlstm: Call
     assert not told[0]
     assert all(row["prompt"][:-1] in VERSES and row["prompt"].endswith("\n") for row in told[1] if row["new"])
     assert told[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_first_previews_come_early(folder: Path, stream: bool) -> None:
+    now = 100.0
+    (folder / "t.txt").write_text(VERSES * 3)
+    found = corpus.read(["t.txt"], "utf-8")
+    run, _ = state.begin(found, TrainConfig(hidden=4, batch=1, seq=5))
+    preview = Preview(run, RunOptions(stream_preview=stream), found.ids, lambda: now)
+    began = []
+    for tenth in range(450):
+        now = 100.0 + tenth / 10
+        event = events.Progress(tenth, None, 0.0, now - 100, 3.0, 0.5, 1e-3, 30.0, 2.0, 0.1, 0.01, 8e4, None)
+        began += [sampled.step / 10 for sampled in preview.on_progress(event) if sampled.new]  # type: ignore[attr-defined]
+    assert began == pytest.approx([1, 3, 6, 10, 20, 30, 40], abs=0.11)

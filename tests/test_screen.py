@@ -110,12 +110,51 @@ def test_what_matters_is_there_at_every_usual_size(run: RunView) -> None:
 
 def test_the_prompt_is_told_from_what_was_written_without_colour(run: RunView) -> None:
     lines = plain(run, 120, 40).splitlines()
-    assert any(line.endswith("> The Fox and the Grapes") for line in lines)
+    assert any(line[60:].strip() == "> The Fox and the Grapes" for line in lines)
     run = RunView()
     run.take(events.Sampled(1, 2, 0.0, 0.0, " grapes were", True, "The fox said that the"))
     told = plain(run, 80, 24)
     assert "> The fox said that the\n" in told
     assert "\n… grapes were" in told
+
+
+def test_a_sample_has_its_step_and_large_screens_keep_the_older_ones(run: RunView) -> None:
+    for columns, rows in screens.SIZES:
+        told = plain(run, columns, rows)
+        assert "── it writes at step 1,200 ──" in told
+        for step in screens.MOMENTS:
+            assert (f"── step {step} ──" in told) == (rows >= 40), (columns, rows)
+    for line in screen.draw(run, 120, 40)[-14:-1]:
+        words = {k for k, c in enumerate(line.plain) if not c.isspace()}
+        assert words <= {k for span in line.spans if span.style == "dim" for k in range(span.start, span.end)}
+
+
+def test_large_screens_are_used_down_to_their_end() -> None:
+    run = RunView()
+    for step in range(1, 9):
+        run.take(events.Sampled(step, 9, 0.0, 0.0, "a line of a sample that the model wrote\n" * 10, True, "prompt"))
+    for columns, rows in ((80, 40), (120, 40), (160, 45), (200, 50)):
+        lines = plain(run, columns, rows).splitlines()
+        assert sum(not line.strip() for line in lines[-(rows // 3) :]) <= 1, (columns, rows)
+
+
+def test_the_screen_says_how_to_stop() -> None:
+    run = RunView()
+    for columns, rows in (*screens.SIZES, (40, 12)):
+        assert plain(run, columns, rows).splitlines()[-1].strip() == "Ctrl-C: save and stop"
+
+
+def test_the_scale_ends_below_what_is_reached_and_not_far_below(run: RunView) -> None:
+    """Of a run at 1.5 nats, where the hardest baseline is 1.9, more than a tenth and less than a quarter of the scale is left."""
+    line = screen._scale(run, 100)[1].plain
+    assert 75 <= line.index("o") < 90
+    assert 75 <= line.index("x") < 95
+    low = RunView()
+    low.take(next(screens.story()))
+    low.take(events.Evaluated(1, 2, 0.0, 0.0, 0.2, 0.3, 0.3, 1.4, 5))
+    names, line = (text.plain for text in screen._scale(low, 100))
+    assert names.endswith("0.00")
+    assert 85 <= line.index("o") < 97
 
 
 def test_a_run_without_validation_is_judged_by_its_training_loss() -> None:
@@ -151,17 +190,17 @@ def test_large_digits_have_one_width_and_all_differ() -> None:
 
 
 def test_the_scale_goes_from_chance_to_nothing() -> None:
-    names, line = widgets.scale(101, 4.0, [("half", 2.0), ("all", 4.0), ("0", 0.0)], [("x", 3.0), ("o", 1.0)])
+    names, line = widgets.scale(101, 4.0, 0.0, [("half", 2.0), ("all", 4.0), ("", 0.0)], [("x", 3.0), ("o", 1.0)])
     assert (line[0], line[25], line[50], line[75], line[100]) == ("┿", "x", "┿", "o", "┼")
     assert line.count("━") == 75 - 3
-    assert (names.find("half 2.00"), names.find("all 4.00"), names.rfind("0")) == (50, 0, 100)
-    _, outside = widgets.scale(11, 4.0, [], [("x", 99.0)])
+    assert (names.find("half 2.00"), names.find("all 4.00"), names.rfind("0.00")) == (50, 0, 97)
+    _, outside = widgets.scale(11, 4.0, 1.0, [], [("x", 99.0)])
     assert outside[0] == "x", "worse than chance is at its end"
 
 
 def test_names_on_a_scale_never_run_into_each_other() -> None:
     for columns in range(1, 80):
-        names, line = widgets.scale(columns, 4.0, [("three", 3.0), ("nearly", 2.9), ("four", 4.0)], [])
+        names, line = widgets.scale(columns, 4.0, 1.0, [("three", 3.0), ("nearly", 2.9), ("four", 4.0)], [])
         assert len(names) == len(line) == columns
         assert set(names.split()) <= {"three", "nearly", "four", "3.00", "2.90", "4.00"}
 
@@ -292,8 +331,9 @@ def test_a_resized_window_is_cleared_and_filled_anew(monkeypatch: pytest.MonkeyP
         display.show(progress(1))
         frames.append(stream.getvalue()[before:])
     assert [frame.count("\x1b[2J") for frame in frames] == [1, 0, 1, 1]
-    assert [frame.count("\x1b[2K") for frame in frames] == [24, 24, 15, 10]
-    assert all("\x1b[H" in frame for frame in frames)
+    rows = [len(re.findall(r"\x1b\[\d+;1H", frame)) for frame in frames]
+    assert (rows[0], rows[2], rows[3]) == (24, 15, 10)
+    assert rows[1] < 8, "a frame of the same size writes what changed"
 
 
 def test_the_terminal_is_given_back_before_an_error_is_told() -> None:
@@ -331,6 +371,30 @@ def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes:
         display.suspend()
         display.show(events.Finished(1, 2, 0.0, 0.0, "p.npz", 1.0, 1.0, "done"))
         assert display.gone
+
+
+def test_the_summary_keeps_lines_of_the_last_sample() -> None:
+    stream = Terminal()
+    display = screens.tell(stream)
+    display.show(events.Sampled(1300, 3000, 0.0, 80.0, "too short", True, "New\n"))
+    display.show(events.Finished(1300, 3000, 0.0, 80.0, "p.npz", 1.4, 1.5, "done"))
+    summary = stream.getvalue().rpartition("\x1b[?25h")[2].splitlines()
+    assert "it wrote at step 1,200:" in summary[0]
+    assert "> The Fox and the Grapes" in summary[1]
+    assert 3 <= summary.index("") - 2 <= 5
+    assert summary[2].strip().startswith("A Fox one day")
+
+
+def test_a_run_that_stops_before_its_first_evaluation_has_a_loss() -> None:
+    stream = Terminal()
+    with LiveDisplay(stream) as display:
+        display.show(progress(1))
+        display.show(events.Finished(1, 9, 0.0, 1.0, "p.npz", None, None, "SIGINT"))
+    assert "training loss 3.000 nats (4.328 bits), before the first evaluation" in stream.getvalue()
+    stream = Terminal()
+    with LiveDisplay(stream) as display:
+        display.show(events.Finished(0, 9, 0.0, 1.0, "p.npz", None, None, "SIGINT"))
+    assert "loss" not in stream.getvalue()
 
 
 def test_a_run_with_nothing_to_do_opens_no_screen() -> None:

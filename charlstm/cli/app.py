@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from charlstm import __version__, blas
 from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
+from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
     SAMPLE_DEFAULTS,
@@ -44,11 +45,12 @@ from charlstm.cli.options import (
     option,
 )
 from charlstm.cli.train import resume, train
+from charlstm.display.formatting import inline
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval")
+ORDER = ("train", "sample", "resume", "info", "eval", "export")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -132,7 +134,7 @@ def _reopen_closed_streams() -> None:
 
 def _fail(sentence: str, status: int) -> int:
     with suppress(OSError, ValueError):  # without a usable stderr, the exit status still reports it
-        print(f"charlstm: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(inline(f"charlstm: {' '.join(sentence.split())}"), file=sys.stderr, flush=True)
     return status
 
 
@@ -157,6 +159,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(export)
 
 
 @app.command(cls=_Command)

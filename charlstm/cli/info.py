@@ -29,8 +29,8 @@ def write_info(run: str | None, folder: Path, *, as_json: bool, plot: Path | Non
     if plot is not None:
         from charlstm.cli.plot import write_plot
 
-        write_plot(plot, facts["name"], facts["history"])
-        print(f"curves saved to {plot}", file=sys.stderr)
+        write_plot(plot, facts)
+        print(f"curves saved to {formatting.inline(str(plot))}", file=sys.stderr)
     if as_json:
         print(dump(facts))
         return 0
@@ -49,9 +49,9 @@ def write_info(run: str | None, folder: Path, *, as_json: bool, plot: Path | Non
 
 def _screen(facts: dict[str, Any], console: Console) -> list[Text]:
     width = min(console.width, MOST_COLUMNS)
-    lines = [Text(formatting.visible(facts["name"]), "bold")]
+    lines = [Text(formatting.inline(facts["name"]), "bold")]
     for label, told in _told(facts):
-        told = formatting.visible(told)
+        told = formatting.inline(told)
         parts = cells.wrap(cells.sanitize(told), width - LABEL_COLUMNS) if console.is_terminal else [told]
         for number, part in enumerate(parts):
             lines.append(Text.assemble((f"{'' if number else label:<{LABEL_COLUMNS}}", "dim"), part))
@@ -151,9 +151,9 @@ def _list(listed: Sequence[dict[str, Any]]) -> list[Text]:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     """Return one row of the list; for a run that can't be used, its name and the error."""
-    name = cells.sanitize(entry["name"])
+    name = cells.sanitize(formatting.inline(entry["name"]))
     if "error" in entry:
-        return name, formatting.visible(entry["error"])
+        return name, formatting.inline(entry["error"])
     return (
         name,
         f"{entry['layers']}x{entry['hidden']}",

@@ -15,7 +15,7 @@ from typing import TextIO
 from charlstm import api
 from charlstm.cli import hints, signals
 from charlstm.cli.sample import can_show
-from charlstm.display.formatting import may_embolden, visible
+from charlstm.display.formatting import inline, may_embolden, visible
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.settings import SampleConfig
 
@@ -92,7 +92,7 @@ def _interrupts_noted() -> Iterator[list[int]]:
 
 
 def _tell(sentence: str) -> None:
-    print(visible(sentence), file=sys.stderr, flush=True)
+    print(inline(sentence), file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -42,6 +42,7 @@ from charlstm.cli.options import (
     ValFraction,
     WindowLength,
 )
+from charlstm.display.formatting import inline
 from charlstm.errors import UsageError
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
@@ -165,7 +166,10 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
             if display.gone and kind == "json":  # nobody reads the events any more
                 stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
-        sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
+        if sys.stdout.isatty():
+            sys.stdout.write(inline(event.path) + "\n")
+        else:
+            sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
     return signals.SIGNALS.get(stop.reason or "", 0)
 

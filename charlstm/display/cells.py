@@ -57,6 +57,11 @@ def width(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_width, text))
 
 
+def is_narrow(text: str) -> bool:
+    """Return whether every character of a measurable text is one cell wide."""
+    return text.isascii() or all(_width(c) == 1 for c in text)
+
+
 @lru_cache(maxsize=4096)
 def _width(c: str) -> int:
     return 0 if unicodedata.category(c) == "Mn" else max(1, cell_len(c))

@@ -106,6 +106,11 @@ def visible(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def inline(text: str) -> str:
+    """Make newlines and tabs visible too, so that a name or a message stays on the line that it is printed on."""
+    return visible(text).replace("\n", "\u240a").replace("\t", "\u2409")
+
+
 def _visible(c: str) -> str:
     point = ord(c)
     if c in "\n\t":

@@ -1,9 +1,11 @@
-"""JSON lines on stdout, one event each, for programs; the keys are the fields of the events and do not change."""
+"""JSON lines on stdout, one event each, for programs; the keys are the fields of the events, which do not change, and `time`."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from charlstm import events
@@ -14,10 +16,10 @@ EVERY_S = 1.0
 
 
 class JsonDisplay(Display):
-    """Events as JSON lines."""
+    """Events as JSON lines; the display adds the wall-clock time, so that events and runs stay independent of any clock."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
+        self.stream, self.now = stream, now
         self.next_s = 0.0
 
     def show(self, event: events.Event) -> None:
@@ -28,7 +30,8 @@ class JsonDisplay(Display):
             if event.elapsed_s < self.next_s:
                 return
             self.next_s = event.elapsed_s + EVERY_S
-        print(dump({"event": event.name} | vars(event)), file=self.stream, flush=True)
+        time = self.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        print(dump({"event": event.name, "time": time} | vars(event)), file=self.stream, flush=True)
 
 
 def dump(data: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ class LinesDisplay(Display):
         if self.silent:
             return
         for line in self._lines(event):
-            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=self.stream, flush=True)
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {formatting.inline(line)}", file=self.stream, flush=True)
 
     def _lines(self, event: events.Event) -> list[str]:
         match event:

@@ -9,17 +9,24 @@ from __future__ import annotations
 from rich.text import Text
 
 from charlstm.display import cells, curve, formatting, widgets
-from charlstm.display.view import RunView
+from charlstm.display.view import RunView, Sample
 
 TRAINING, HELD_OUT = "cyan", "magenta"
 TRAINING_POINTER, HELD_OUT_POINTER = "x", curve.MARK
 LARGE_ROWS, LARGE_COLUMNS, TWO_LARGE_COLUMNS, BITS_COLUMNS = 20, 60, 80, 100
 """Minimum size for the loss in large digits; for both losses; for losses in bits."""
-CURVE_ROWS, WIDE_CURVE_ROWS, WIDE_COLUMNS = 20, 13, 120
+CURVE_ROWS, WIDE_CURVE_ROWS, WIDE_COLUMNS = 22, 13, 120
 """Minimum size for the curve; wide screens have the sample beside it, so they need fewer rows."""
-HEALTH_ROWS, SCALE_ROWS, MESSAGE_ROWS = 13, 9, 20
-"""Minimum height for health, for the scale, and for a message row; below the latter, a message of trouble replaces the title."""
+HEALTH_ROWS, FOOTER_ROWS, SCALE_ROWS, MESSAGE_ROWS = 13, 12, 9, 20
+"""Minimum height for health, for the footer, for the scale, and for a message row; below the latter, a message of trouble replaces
+the title."""
 LEAST_COLUMNS, HEALTH_COLUMNS = 30, 26
+LEAST_CURVE, MOST_CURVE = 6, 16
+"""Minimum and maximum height of the curve; a higher one shows no more."""
+SAMPLE_ROWS, OLD_ROWS, OLD_COLUMNS = 10, 8, 58
+"""Rows that hold a whole sample, minimum number of rows for older samples below it, and minimum width of one of these."""
+NATS, FLOOR, SHARE = 0.5, 1.0, 0.8
+"""The scale ends at `FLOOR`, which few runs reach; if a value comes close, it ends at a multiple of `NATS` below `SHARE` of it."""
 CURSOR = "▌"
 
 
@@ -42,16 +49,25 @@ def _lines(run: RunView, width: int, height: int) -> list[Text]:
     head.append(_time(run, width))
     if height >= MESSAGE_ROWS:
         head.append(message)
-    rows = height - len(head)
-    wide = width >= WIDE_COLUMNS
-    if wide and height >= WIDE_CURVE_ROWS:
+    foot = [Text(cells.fit(run.footer, width), "dim")] if height >= FOOTER_ROWS else []
+    body = _body(run, width, height - len(head) - len(foot), height)
+    return (head + body + foot)[:height]
+
+
+def _body(run: RunView, width: int, rows: int, height: int) -> list[Text]:
+    """Draw curve, health and samples in `rows` lines; `height` is that of the whole screen."""
+    if width >= WIDE_COLUMNS and height >= WIDE_CURVE_ROWS:
         left = max(width // 2, 40 + HEALTH_COLUMNS)
-        return head + _beside(_curve(run, left, rows), left + 2, _sample(run, width - left - 2, rows))
+        upper = min(rows, MOST_CURVE) if rows - MOST_CURVE >= OLD_ROWS else rows
+        beside = _beside(_curve(run, left, upper), left + 2, _sample(run, width - left - 2, upper))
+        return beside + _older(run, width, rows - upper)
     if height >= CURVE_ROWS and width >= LARGE_COLUMNS:
-        head += _curve(run, width, max(6, 2 * rows // 5))
-    elif height >= HEALTH_ROWS:
-        head += _health_grid(run, width)
-    return (head + _sample(run, width, height - len(head)))[:height]
+        above = _curve(run, width, min(max(LEAST_CURVE, 2 * rows // 5), MOST_CURVE))
+    else:
+        above = _health_grid(run, width) if height >= HEALTH_ROWS else []
+    rows = max(0, rows - len(above))
+    current = max(SAMPLE_ROWS, rows // 2) if rows >= SAMPLE_ROWS + OLD_ROWS else rows
+    return above + _sample(run, width, current) + _older(run, width, rows - current)
 
 
 def _title(run: RunView, width: int) -> Text:
@@ -117,17 +133,14 @@ def _apart(nats: float, mark: float) -> str:
 
 
 def _scale(run: RunView, width: int) -> list[Text]:
-    """Draw the scale from chance to zero, with the baselines as marks and the losses as pointers."""
+    """Draw the scale from chance to about the best that a run can reach, with the baselines as marks and the losses as pointers."""
     baselines = [(name, nats) for name, nats in run.baselines() if nats is not None]
-    start = max((nats for _, nats in baselines), default=1.0)
     pointers = [(pointer, nats) for pointer, _, nats, _ in _both(run) if nats is not None]
-    order = [
-        *baselines[:-2],
-        *baselines[-1:],
-        *baselines[-2:-1],
-        ("0", 0.0),
-    ]  # if both names do not fit, chance wins over letters
-    names, line = widgets.scale(width, start, order, pointers)
+    values = [nats for _, nats in (*baselines, *pointers)]
+    start = max((nats for _, nats in baselines), default=4.0)
+    end = min([FLOOR, *(SHARE * nats // NATS * NATS for nats in values)])
+    order = [*baselines[:-2], *baselines[-1:], *baselines[-2:-1], ("", end)]  # if not all fit, chance wins over letters
+    names, line = widgets.scale(width, start, end, order, pointers)
     drawn = Text(line)
     drawn.highlight_regex("[─┼]+", "dim")
     for pointer, _, _, style in _both(run):
@@ -183,18 +196,50 @@ def _health_grid(run: RunView, width: int) -> list[Text]:
 
 
 def _sample(run: RunView, width: int, rows: int) -> list[Text]:
-    """Draw as much of the end of the sample as fits, below a rule; a > marks the prompt."""
+    """Draw as much of the end of the newest sample as fits, below a rule; a > marks the prompt."""
     if rows < 1:
         return []
-    title = "── it writes "
-    lines = [Text(cells.fit(title + "─" * (width - len(title)), width), "dim")]
-    if run.prompt:
-        lines += [Text("> " + line, "dim") for line in cells.wrap(cells.sanitize(run.prompt).rstrip("\n"), width - 2)]
-    goes_on = "…" if run.prompt and not run.prompt.endswith("\n") else ""
-    body = cells.sanitize(goes_on + run.sample.lstrip("\n"))
-    lines += [Text(line) for line in cells.wrap(body + CURSOR if body else "", width)]
+    sample = run.samples[-1] if run.samples else None
+    lines = [_rule(f"it writes at step {sample.step:,}" if sample else "it writes", width)]
+    if sample:
+        lines += _prompt(sample, width)
+        lines += [Text(line) for line in cells.wrap(written(sample) + CURSOR, width)]
     lines = [lines[0], *lines[1:][-(rows - 1) :]] if rows > 1 else lines[:1]
     return lines + [Text() for _ in range(rows - len(lines))]
+
+
+def _older(run: RunView, width: int, rows: int) -> list[Text]:
+    """Draw older samples, dim, in as many columns as the width allows: the newest of them on top, from left to right."""
+    columns = max(1, width // OLD_COLUMNS)
+    room = (width - 2 * (columns - 1)) // columns
+    older = run.samples[-2::-1]
+    lines: list[Text] = []
+    for column in range(columns):
+        drawn = [line for sample in older[column::columns] for line in _old(sample, room)]
+        lines = _beside(lines, column * (room + 2), drawn[:rows])
+    return lines + [Text() for _ in range(rows - len(lines))]
+
+
+def _old(sample: Sample, width: int) -> list[Text]:
+    """Draw an older sample below a rule with its step."""
+    lines = [_rule(f"step {sample.step:,}", width), *_prompt(sample, width)]
+    return lines + [Text(line, "dim") for line in cells.wrap(written(sample), width)]
+
+
+def _rule(title: str, width: int) -> Text:
+    title = f"── {title} "
+    return Text(cells.fit(title + "─" * (width - len(title)), width), "dim")
+
+
+def _prompt(sample: Sample, width: int) -> list[Text]:
+    prompt = cells.sanitize(sample.prompt).rstrip("\n")
+    return [Text("> " + line, "dim") for line in cells.wrap(prompt, width - 2)] if prompt else []
+
+
+def written(sample: Sample) -> str:
+    """Return the text of a sample in a form that is safe to print; an ellipsis tells that it continues the line of the prompt."""
+    continues = "…" if sample.prompt and not sample.prompt.endswith("\n") else ""
+    return cells.sanitize(continues + sample.text.lstrip("\n"))
 
 
 def _beside(left: list[Text], width: int, right: list[Text]) -> list[Text]:

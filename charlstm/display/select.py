@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import TextIO
 
 from charlstm.display.base import Display
@@ -60,9 +61,10 @@ def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> BestEffor
 
 def _open(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> Display:
     if kind == "live":
+        from charlstm.display.keyboard import Keyboard
         from charlstm.display.live import LiveDisplay
 
-        return LiveDisplay(stderr)
+        return LiveDisplay(stderr, keyboard=Keyboard(sys.stdin))
     if kind == "bar":
         from charlstm.display.bar import BarDisplay
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from charlstm import events
 from charlstm.display import curve
 from charlstm.display.formatting import Trend, unsaved
 
 CURVE_POINTS = 600
 SMOOTH = 0.95
-MAX_SAMPLE = 4000
+MAX_SAMPLE, MAX_SAMPLES = 4000, 12
+"""Maximum number of characters kept of a sample, and of samples."""
 SATURATED_SLACK = 0.01
 """A change of the saturated share smaller than this is not a trend: the share is often near 0, where ratios mean little."""
+
+
+@dataclass
+class Sample:
+    """A text that the model writes during training."""
+
+    step: int  # at which it began
+    prompt: str
+    text: str = ""
 
 
 class RunView:
@@ -24,7 +36,8 @@ class RunView:
         self.train_curve: list[tuple[float, float]] = []
         self.val_curve: list[tuple[float, float]] = []
         self.trends = {q.field: Trend(SATURATED_SLACK if q.field == "saturated" else 0.0) for q in events.HEALTH}
-        self.prompt = self.sample = ""
+        self.samples: list[Sample] = []  # the newest last
+        self.footer = "Ctrl-C: save and stop"
         self.message = ""
         self.trouble = False  # whether the message reports any
 
@@ -40,9 +53,9 @@ class RunView:
                 self.evaluated = event
                 self.val_curve.append((event.step, event.val_nats))
             case events.Sampled():
-                if event.new:
-                    self.prompt, self.sample = event.prompt, ""
-                self.sample = (self.sample + event.text)[-MAX_SAMPLE:]
+                if event.new or not self.samples:
+                    self.samples = [*self.samples[1 - MAX_SAMPLES :], Sample(event.step, event.prompt)]
+                self.samples[-1].text = (self.samples[-1].text + event.text)[-MAX_SAMPLE:]
             case events.Planned():
                 self._say(event.note)
             case events.SaveFailed():

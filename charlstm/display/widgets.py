@@ -35,28 +35,33 @@ def bar(share: float, columns: int) -> str:
 
 
 def scale(
-    columns: int, start: float, marks: Sequence[tuple[str, float]], pointers: Sequence[tuple[str, float]]
+    columns: int,
+    start: float,
+    end: float,
+    marks: Sequence[tuple[str, float]],
+    pointers: Sequence[tuple[str, float]],
 ) -> tuple[str, str]:
-    """Draw two rows: names of marks, and a line from `start` at the left to 0 at the right with marks and pointers on it.
+    """Draw two rows: names of marks, and a line from `start` at the left to `end` at the right with marks and pointers on it.
 
     The line is heavy up to the last pointer, which shows the progress made.
 
     Args:
         columns: width of the rows.
         start: value at the left end.
-        marks: name and value; if names collide, later ones are omitted.
+        end: value at the right end, smaller than `start`.
+        marks: name, which may be empty, and value; if names collide, later ones are omitted.
         pointers: one character and a value; later ones cover earlier ones.
     """
 
     def column(value: float) -> int:
-        return round((1 - min(max(value / start, 0.0), 1.0)) * (columns - 1))
+        return round(min(max((start - value) / max(start - end, 1e-9), 0.0), 1.0) * (columns - 1))
 
     line = list(bar(column(pointers[-1][1]) / max(1, columns - 1), columns) if pointers else LINE * columns)
     names = [" "] * columns
     for name, value in marks:
         at = column(value)
         line[at] = "┿" if line[at] == GONE else "┼"
-        for told in (f"{name} {value:.2f}" if value else name, name):
+        for told in (f"{name} {value:.2f}".lstrip(), name):
             first = min(at, columns - len(told))
             if first >= 0 and not "".join(names[max(0, first - 2) : first + len(told) + 2]).strip():
                 names[first : first + len(told)] = told

@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from charlstm.errors import CheckpointError
+from charlstm.errors import CheckpointError, CorpusError
 from charlstm.events import HEALTH
+from charlstm.inference import ngram
+from charlstm.inference.ngram import NgramBaseline
 from charlstm.nn.model import parameter_count
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
+from charlstm.text import corpus
+from charlstm.text.sources import STDIN, find
 from charlstm.training.state import TrainState, memory_bytes
 
 
@@ -33,6 +37,23 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
     listed = [_entry(name, folder) for name in runs.run_names(folder)]
     facts = _newest(listed) if listed else _facts(_latest(None, folder))
     return facts | {"runs": [entry.facts() for entry in listed]}
+
+
+def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
+    """Compute the n-gram baseline of a run, given its metadata.
+
+    The result is None if the training text has changed, can't be read again or has no held-out part.
+    """
+    if STDIN in facts["text"]:
+        return None
+    try:
+        text = corpus.read(find(facts["text"]), facts["encoding"])
+    except CorpusError:
+        return None
+    train_ids, val_ids = text.split(facts["val_fraction"])
+    if text.info.sha256 != facts["text_sha256"] or len(val_ids) == 0:
+        return None
+    return ngram.best(train_ids, val_ids, facts["vocabulary"])
 
 
 def _newest(listed: list[_Entry]) -> dict[str, Any]:

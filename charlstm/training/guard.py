@@ -92,7 +92,7 @@ class GuardRecord:
             return None
         self.bad += 1
         if not worse <= EXTREME_NATS + noise or self.bad >= PATIENCE:
-            return f"the loss rose to {m.loss_nats:.2f} nats, {worse:.2f} worse than the last good weights on the same text"
+            return f"the training loss rose from about {self.level:.2f} to {m.loss_nats:.2f} nats per character"
         return None
 
     def accept(self, m: StepMetrics, step: int) -> bool:

@@ -14,8 +14,10 @@ from charlstm.inference import sampling
 from charlstm.settings import RunOptions, SampleConfig
 from charlstm.training.state import TrainState
 
-SHARE = 0.006
-"""Fraction of the training time spent on previews; including drawing, a display costs less than 2 %."""
+EARLY = (0.1, 0.3, 0.6)
+"""The first previews come at these fractions of the interval (at 1, 3 and 6 s of 10 s), because the model changes fastest then."""
+SHARE, EARLY_SHARE = 0.006, 0.05
+"""Fraction of the training time spent on previews, and on early ones; including drawing, a display costs less than 2 %."""
 CHARS = 400
 PIECE_S = 0.004
 PROMPT_CHARS, SEARCHED_CHARS = 60, 2000
@@ -32,7 +34,9 @@ class Preview:
         self.rng = np.random.default_rng(run.config.seed)
         self.settings = SampleConfig(temperature=options.preview_temperature, length=CHARS)
         self.text: Iterator[list[str]] | None = None
-        self.next_piece = self.next_new = clock()
+        self.start_s = clock()
+        self.early = [self.start_s + share * options.preview_every_s for share in EARLY]
+        self.next_piece = self.next_new = self.early.pop(0)
 
     def on_progress(self, event: events.Progress) -> Iterator[events.Event]:
         """Generate more text if it is due."""
@@ -45,15 +49,23 @@ class Preview:
             prompt = self._prompt()
             char_model = sampling.CharModel(self.run.shape, self.run.params, self.run.vocabulary)
             self.text = sampling.generate(char_model, replace(self.settings, prompt=prompt), [self.rng])
-            self.next_new = now + self.options.preview_every_s
+            self.next_new = self._next_new(now)
         text = self._piece(now + PIECE_S if self.options.stream_preview else None)
-        cost = self.clock() - now
-        wait = cost / SHARE
-        self.next_piece = self.clock() + (
-            wait if self.options.stream_preview else max(wait, self.options.preview_every_s)
-        )
+        done = self.clock()
+        share = EARLY_SHARE if done < self.start_s + self.options.preview_every_s else SHARE
+        self.next_piece = done + (done - now) / share
+        if not self.options.stream_preview:
+            self.next_piece = max(self.next_piece, self.next_new)
         if text:
             yield events.Sampled(**events.position(event), text=text, new=new, prompt=prompt)
+
+    def _next_new(self, now: float) -> float:
+        """Return when the next sample begins: at the next early time, at the first full interval, or an interval from now."""
+        self.early = [early for early in self.early if early > now]
+        if self.early:
+            return self.early.pop(0)
+        first = self.start_s + self.options.preview_every_s
+        return first if first > now else now + self.options.preview_every_s
 
     def _prompt(self) -> str:
         """Return a line of the training text with its line end, the start of a long line, or "" if no line is found."""

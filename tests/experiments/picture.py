@@ -22,6 +22,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME  # noqa: E402
 
 from charlstm import events, launch  # noqa: E402
 from charlstm.display import screen  # noqa: E402
+from charlstm.display.live import KEYS  # noqa: E402
 from charlstm.display.view import RunView  # noqa: E402
 from charlstm.settings import Budget, RunOptions, TrainRequest  # noqa: E402
 from charlstm.training.control import Stop  # noqa: E402
@@ -35,6 +36,7 @@ WRITTEN_CHARS = 300
 def watch(text: str, seconds: float, whole_s: float) -> RunView:
     """Train on a text for a whole time, and stop when so many seconds of it are gone and a sample is there to be seen."""
     stop, run = Stop(), RunView()
+    run.footer = KEYS
     options = RunOptions(preview_every_s=10.0, stream_preview=True, threads=blas.cores())
     with tempfile.TemporaryDirectory() as folder:
         begun = launch.start(
@@ -45,7 +47,7 @@ def watch(text: str, seconds: float, whole_s: float) -> RunView:
                 break
             if stop.reason is None:
                 run.take(event)
-                if event.elapsed_s >= seconds and len(run.sample) >= WRITTEN_CHARS:
+                if event.elapsed_s >= seconds and run.samples and len(run.samples[-1].text) >= WRITTEN_CHARS:
                     stop.reason = "SIGINT"
     return run
 

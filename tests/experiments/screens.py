@@ -23,10 +23,16 @@ from rich.console import Console
 
 from charlstm import events
 from charlstm.display import screen
-from charlstm.display.live import LiveDisplay
+from charlstm.display.live import KEYS, LiveDisplay
 from charlstm.display.view import RunView
 
-SIZES = ((60, 24), (80, 24), (120, 24), (200, 24), (80, 15))
+SIZES = ((60, 20), (80, 24), (120, 24), (120, 40), (200, 50), (80, 15))
+MOMENTS = {
+    60: "tthe aotd  ehe oaie tan",
+    240: "The Wolf sad the Was and the bead of the for\nand the sas",
+    600: "A Crow was a great way off, and the Fox\nsaid to the Lion that he had been there before.",
+}
+"""Step and text of the earlier samples."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 KEPT = ROOT / "tests" / "data" / "screen.txt"
 STEPS, HERE = 3000, 1200
@@ -54,6 +60,8 @@ def story() -> Iterator[events.Event]:
             step, STEPS, step / 85, elapsed, 1.35 + 2.8 * math.exp(-step / 120) + 0.05 * math.sin(step), 0.42, 2.1e-3,
             40 + step / 20, 5 + step / 100, 0.03, 0.006 * math.cos(step / STEPS), 30_700.0, (STEPS - step) / 15,
         )  # fmt: skip
+        if step in MOMENTS:
+            yield events.Sampled(step, STEPS, step / 85, elapsed, MOMENTS[step], True, PROMPT)
         if step % 150 == 0:
             val = 1.52 + 1.6 * math.exp(-step / 200)
             yield events.Evaluated(step, STEPS, step / 85, elapsed, val - 0.1, val, val, 1.896, 5)
@@ -65,6 +73,7 @@ def story() -> Iterator[events.Event]:
 def drawn(columns: int, rows: int) -> str:
     """The screen after the story, as Rich renders it."""
     run = RunView()
+    run.footer = KEYS
     for event in story():
         run.take(event)
     console = Console(file=io.StringIO(), width=columns, height=rows, color_system=None)
@@ -108,6 +117,7 @@ def tell(stream: TextIO) -> LiveDisplay:
     """Show the story on a stream at ten times its pace, and its end in any case; the screen is left open."""
     now = 0.0
     display = LiveDisplay(stream, clock=lambda: now)
+    display.run.footer = KEYS
     *most, last = story()
     for event in most:
         now = event.elapsed_s / 10
