@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from charlstm import blas
-from charlstm.errors import CheckpointError, UsageError
+from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
 from charlstm.inference.novelty import TrainingText
 from charlstm.inference.scoring import ScoredText
@@ -34,7 +34,7 @@ from charlstm.settings import (
     Unknown,
     require,
 )
-from charlstm.storage import checkpoint, runs
+from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
@@ -59,17 +59,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    runs.check_folder(Path(checkpoints))
-    path = runs.find_run(None if run is None else str(run), Path(checkpoints), best=True)
-    try:
-        return Model(checkpoint.load(path))
-    except CheckpointError as error:
-        latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
-        try:
-            checkpoint.read_header(latest)
-        except CheckpointError:
-            raise error from None
-        raise CheckpointError(f"{error}; {latest} is whole: give that path instead of the name") from error
+    return Model(manage.load_best(None if run is None else str(run), Path(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,11 +95,6 @@ class Model:
     def vocabulary(self) -> str:
         """The characters of the training text, in code point order."""
         return self.file.char_model.vocabulary.characters
-
-    @property
-    def step(self) -> int:
-        """The number of steps that it was trained for."""
-        return self.file.step
 
     @property
     def text(self) -> TextInfo:

@@ -15,6 +15,7 @@ from charlstm.session import Session
 from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
+from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_folder, check_name, find_run
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find
@@ -163,13 +164,8 @@ def _load(path: Path) -> TrainState:
     try:
         return checkpoint.load_run(path)
     except CheckpointError as error:
-        name = path.name.removesuffix(SUFFIX).removesuffix(BEST_SUFFIX)
-        best = path.with_name(name + BEST_SUFFIX)
-        try:
-            checkpoint.read_header(best)
-        except CheckpointError:
-            raise error from None
-        if path == best:
+        best, name = whole_best(path), path.name.removesuffix(SUFFIX)
+        if best is None:
             raise
         raise CheckpointError(
             f"{error}; {best} is whole: sample from it with 'charlstm sample {name}', or train from its weights "

@@ -24,6 +24,7 @@ DOORS = {
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
+    "charlstm.cli.runs": {"charlstm.storage.manage"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""

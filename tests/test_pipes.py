@@ -76,7 +76,7 @@ def test_wc_counts_the_lines_that_were_asked_for(folder: Path) -> None:
 @has("bash")
 def test_both_streams_in_one_pipe_hold_the_seed_and_the_text(folder: Path) -> None:
     done = shell(f"{PROGRAM} sample fables --length 40 2>&1 | cat", folder)
-    assert done.stdout.startswith(b"seed ")
+    assert done.stdout.startswith(b"from fables, step ")
     assert len(done.stdout.split(b"\n", 1)[1]) == 40
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_sentence_and_status_1(folder: Path, words: str) -> N
         process = spawn(*words.split(), cwd=folder, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert [line for line in err.splitlines() if not line.startswith(b"seed ")] == [
+    assert [line for line in err.splitlines() if not line.startswith(b"from ")] == [
         b"charlstm: standard output: No space left on device"
     ]
 

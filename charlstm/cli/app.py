@@ -44,13 +44,14 @@ from charlstm.cli.options import (
     complete_text,
     option,
 )
+from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval", "export")
+ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -159,6 +160,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(runs)
 app.command(cls=_Command)(export)
 
 

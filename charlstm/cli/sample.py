@@ -48,7 +48,7 @@ def write_samples(
     seed = api.draw_seed() if seed is None else seed
     texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
     if not quiet:
-        print(f"from {visible(model.name)}, step {model.step:,}, seed {seed}", file=sys.stderr)
+        print(f"from {visible(model.name)}, step {model.file.step:,}, seed {seed}", file=sys.stderr)
 
     def write(out: TextIO) -> None:
         if as_json:
@@ -142,7 +142,7 @@ def _write_json(
         facts = {
             "text": texts.prompt + text,
             "run": model.name,
-            "step": model.step,
+            "step": model.file.step,
             "seed": seed,
             "nats_per_char": nats,
             "settings": vars(settings),
