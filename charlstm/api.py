@@ -29,6 +29,7 @@ from charlstm.settings import (
     ResumeRequest,
     RunOptions,
     SampleConfig,
+    TextOptions,
     TrainConfig,
     TrainRequest,
     Unknown,
@@ -226,13 +227,13 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     return describe.describe(None if run is None else str(run), Path(checkpoints))
 
 
-def read_text(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8") -> Corpus:
-    """Find and read texts as `train` does.
+def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
+    """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), encoding)
+    return corpus.read(find(_words(corpora)), TextOptions(**reading))
 
 
 def _words(corpora: str | Path | Sequence[str | Path]) -> list[str]:
@@ -246,7 +247,6 @@ def train(
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
     init_from: str | Path = AUTO,
-    encoding: str = "utf-8",
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -263,20 +263,18 @@ def train(
         if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
             from its weights if the text has changed.
         init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
-        encoding: encoding of the texts.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
-        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions` and
-            `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are chosen to suit the text
-            and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
+        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
+            `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
+            chosen to suit the text and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
+    budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, encoding, if_exists,
-        str(init_from),
+        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, reading, if_exists, str(init_from)
     )  # fmt: skip
     return begin(request, stop)
 
@@ -285,6 +283,7 @@ def resume(
     run: str | Path | None = None,
     *,
     checkpoints: str | Path = RUNS,
+    text: str | Path | Sequence[str | Path] = (),
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -292,18 +291,18 @@ def resume(
 
     Args:
         run: the name or file of a run; None: the newest run.
-        checkpoints: the checkpoint folder.
-        stop: as for `train`.
-        **settings: the fields of `Budget` and `RunOptions`.
+        text: where its text is now, if it has moved.
+        checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
-    if overrides:
-        raise UsageError(f"a run keeps its settings: {', '.join(f'`{name}`' for name in overrides)} can't be changed")
-    return begin(ResumeRequest(None if run is None else str(run), budget, options, Path(checkpoints)), stop)
+    budget, options, reading, overrides = _sort(settings)
+    if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
+        raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
+    name = None if run is None else str(run)
+    return begin(ResumeRequest(name, budget, options, Path(checkpoints), tuple(_words(text))), stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
@@ -320,10 +319,9 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
     return session.run()
 
 
-def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, dict[str, Any]]:
+def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
     """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
     given = {name: value for name, value in settings.items() if value is not None}
-    budget, options = (
-        {f.name: given.pop(f.name) for f in fields(cls) if f.name in given} for cls in (Budget, RunOptions)
-    )
-    return Budget(**budget), RunOptions(**options), given
+    classes = (Budget, RunOptions, TextOptions)
+    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
+    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given

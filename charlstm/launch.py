@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageError
 from charlstm.session import Session
-from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TrainConfig, TrainRequest
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_folder, check_name, find_run
 from charlstm.text import corpus
-from charlstm.text.sources import STDIN, default_name, find
+from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose, choose_for_pretrained
+from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
@@ -30,6 +30,10 @@ from charlstm.training.state import Pretrained, TrainState, begin
 
 MOST_HELD_OUT = 1_000_000
 """Default maximum of held-out characters, because every evaluation reads all of them."""
+MOST_PROBABILITIES = 1_000_000_000
+"""Default maximum of held-out characters times vocabulary size, which is reached from 1,000 distinct characters on."""
+MANY_CHARACTERS = 20_000
+"""More distinct characters than any written language has in ordinary texts."""
 
 
 def start(request: TrainRequest, stop: Stop) -> Session:
@@ -46,15 +50,15 @@ def start(request: TrainRequest, stop: Stop) -> Session:
         LockedError: another process is training the run.
         CharlstmError: the checkpoint folder can't be created.
     """
-    sources = find(request.texts)
+    notes: list[str] = []
+    sources = _find(request, notes)
     name = default_name(sources) if request.name is None else request.name
     check_name(name)
     path = request.folder / (name + SUFFIX)
     if path.exists() and request.if_exists == "fail":
         raise _exists(name, path)
     old = checkpoint.load(path) if path.exists() and request.if_exists in ("resume", "update") else None
-    text = corpus.read(sources, old.text.encoding if old else request.encoding)
-    notes = []
+    text = corpus.read(sources, old.text.options if old else request.reading)
     if old is not None:
         if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
             return _resume_as_requested(request, name, text, stop)
@@ -71,6 +75,20 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     return _with_budget(session, request.budget)
 
 
+def _find(request: TrainRequest, notes: list[str]) -> tuple[str, ...]:
+    """Return the paths of the texts of a request; a run that was named instead of a text gets a message of its own."""
+    try:
+        return find(request.texts, notes)
+    except CorpusError as error:
+        for name in request.texts:
+            if (request.folder / (name + SUFFIX)).is_file() and not Path(name).exists():
+                raise CorpusError(
+                    f"there is no text {name!r}, but a run of that name: continue it with "
+                    f"'charlstm resume {shlex.quote(name)}', or give the path of a text"
+                ) from error
+        raise
+
+
 def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, corpus.Corpus, list[str]]:
     """Build a run before its first step, with the settings that the user left open chosen to suit text, budget and machine.
 
@@ -78,19 +96,26 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
         the run; its text, in the run's vocabulary; and notes for the user.
     """
     overrides = dict(request.overrides)
-    if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
-        overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
+    most = min(MOST_HELD_OUT, MOST_PROBABILITIES // len(text.vocabulary))
+    if len(text.ids) * TrainConfig.val_fraction > most:
+        overrides = {"val_fraction": most / len(text.ids)} | overrides
     train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
     weights, note = _weights(request, text, train_ids)
     notes = [note]
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
-        choice = choose_for_pretrained(weights.model.config, overrides)
-    else:
-        choice = choose(len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores)
+    choice = choose(
+        len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores,
+        weights.model.config if weights else None,
+    )  # fmt: skip
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
-    return run, text, [note for note in (*notes, choice.why, *more_notes) if note]
+    if len(text.vocabulary) > MANY_CHARACTERS:
+        notes.append(
+            f"the text has {len(text.vocabulary):,} distinct characters, which makes every step slow: "
+            f"check that it is a text, and its `encoding`"
+        )
+    return run, text, [note for note in (*text.notes, *notes, choice.why, *more_notes) if note]
 
 
 def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
@@ -121,6 +146,10 @@ def _resume_as_requested(request: TrainRequest, name: str, text: corpus.Corpus, 
     """Resume a run on a text that was read, with a note on the settings of the request that the run does not have."""
     resumed = resume(ResumeRequest(name, request.budget, request.options, request.folder), stop, text)
     resumed.notes += _left_out(request.overrides, resumed.state.config)
+    own = resumed.state.text.options
+    for name, value in vars(request.reading).items():
+        if name != "encoding" and value not in (getattr(TextOptions, name), getattr(own, name)):
+            resumed.notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")
     return resumed
 
 
@@ -146,8 +175,10 @@ def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None
     run = _load(path)
     check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
     name = path.name.removesuffix(SUFFIX)
-    text = _same_text(run, name, text)
-    notes = []
+    text = _same_text(run, name, request, text)
+    if STDIN not in text.info.sources:
+        run.text = text.info  # it may have moved
+    notes = list(text.notes)
     if run.arithmetic not in ("", fingerprint()):
         notes.append(
             "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
@@ -173,19 +204,24 @@ def _load(path: Path) -> TrainState:
         ) from error
 
 
-def _same_text(run: TrainState, name: str, text: corpus.Corpus | None) -> corpus.Corpus:
-    """Check that a text is that of a run; read it again if it is not given.
+def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:
+    """Check that a text is that of a run; if it is not given, read it again, from where the request says it is now.
 
     Raises:
         UsageError: it came from standard input.
         CorpusError: it is missing or has changed.
     """
-    if text is None:
+    if text is None and request.texts:
+        text = corpus.read(find(request.texts), run.text.options)
+    elif text is None:
         if STDIN in run.text.sources:
             raise UsageError(
-                f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
+                f"the text of {name!r} came from standard input: pipe it into 'charlstm resume {name} --text -'"
             )
-        text = corpus.read(find(run.text.sources), run.text.encoding)
+        try:
+            text = corpus.read(find_again(run.text.sources), run.text.options)
+        except CorpusError as error:
+            raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
     if text.info.sha256 != run.text.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "

@@ -29,7 +29,7 @@ DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
-PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 40
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
 """The same for a run that starts from pretrained weights."""
 AUTO, NONE = "auto", "none"
 """Values of `init_from` that are not runs: the bundled base if it suits the text, and random weights."""
@@ -140,6 +140,20 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class TextOptions:
+    """How texts are read. A run remembers it, to read its text in the same way again."""
+
+    encoding: str = "utf-8"
+    field: str = ""  # of the records in .csv, .tsv, .json and .jsonl files; "": read these files as plain text
+    separator: str = "\n"  # ends each record
+    unescape: bool = False  # decode HTML entities
+
+    def __post_init__(self) -> None:
+        if self.separator != "\n" and not self.field:
+            raise UsageError("`separator` separates the records of a `field`: add `field`, or leave out `separator`")
+
+
+@dataclass(frozen=True)
 class TrainRequest:
     """Everything that a user asks of a new run: made once by the command line or the API, read by the session."""
 
@@ -149,7 +163,7 @@ class TrainRequest:
     options: RunOptions = RunOptions()
     folder: Path = RUNS  # checkpoint folder
     name: str | None = None  # of the run; None: the name of the text
-    encoding: str = "utf-8"
+    reading: TextOptions = TextOptions()
     if_exists: IfExists = "fail"
     init_from: str = AUTO  # a run whose weights to start from, or `AUTO` or `NONE`
 
@@ -169,6 +183,7 @@ class ResumeRequest:
     budget: Budget = Budget()
     options: RunOptions = RunOptions()
     folder: Path = RUNS
+    texts: tuple[str, ...] = ()  # where its text is now; empty: where it was
 
 
 CONVERSATION_LENGTH = 300

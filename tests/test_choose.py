@@ -53,6 +53,11 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     np.testing.assert_allclose(shares(logits, top_p=0.7), [5 / 8, 3 / 8, 0, 0], atol=0.01)
 
 
+def test_top_p_keeps_no_more_of_equals_than_it_needs() -> None:
+    assert (shares([1, 1, 1, 1], top_p=0.5) > 0).tolist() == [True, True, False, False]
+    assert (shares([1, 1, 1, 1], top_p=0.75) > 0).tolist() == [True, True, True, False]
+
+
 def test_top_k_comes_before_top_p() -> None:
     logits = np.log([0.4, 0.3, 0.2, 0.1]).tolist()
     assert (shares(logits, top_k=2, top_p=0.56) > 0).tolist() == [True, False, False, False]  # 4/7 reaches it

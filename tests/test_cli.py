@@ -329,7 +329,7 @@ def test_a_changed_text_is_refused(trained: None, charlstm: Program, text: Path)
         result = charlstm("resume", "--steps", 50)
         assert result.status == 2
         assert f"has changed ({what}" in result.sentence
-        assert "--init-from verses --name verses-2" in result.sentence
+        assert "--name verses --if-exists update" in result.sentence
 
 
 def test_a_near_miss_is_suggested(trained: None, charlstm: Program) -> None:

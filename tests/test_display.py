@@ -61,7 +61,7 @@ def test_lines_tell_what_happened() -> None:
         "1,000 characters",
         "made to fit",
         "sample after 'Once upon': [bold]",
-        "held-out loss 2.100 nats (3.030 bits)",
+        "held-out loss 2.100 nats (3.030 bits) (best so far)",
         "diverged",
         "recovery 1",
         "p.best.npz",

@@ -15,10 +15,10 @@ from charlstm import api, blas, launch
 from charlstm.cli import evaluate
 from charlstm.inference import evaluation, scoring
 from charlstm.nn.stepper import Stepper
-from charlstm.settings import TrainConfig
+from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
-from charlstm.training import loop, state
+from charlstm.training import autoconfig, loop, state
 from tests.conftest import SMALL, VERSES, Result, sweep
 
 
@@ -187,6 +187,15 @@ def test_weights_from_a_run_begin_where_it_ended(charlstm: Callable[..., Result]
     assert losses[0] == pytest.approx(losses[1], abs=0.12)  # the new characters take a little probability
 
 
+def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
+    charlstm: Callable[..., Result], text: Path, run: str
+) -> None:
+    options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
+    for more, expected in (((), autoconfig.PRETRAINED_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+        started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
+        assert started["lr"] == pytest.approx(expected)
+
+
 def test_characters_that_only_the_run_knows_are_kept(charlstm: Callable[..., Result], folder: Path, run: str) -> None:
     Path("few.txt").write_text("the cat sat\n" * 80, encoding="utf-8")
     assert charlstm("train", "few.txt", "--init-from", run, "--steps", 2, "--batch", 4, "--seq", 10).status == 0
@@ -203,6 +212,7 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
     config, wider = (evaluation.model.ModelConfig(V, 3, hidden=4, layers=2) for V in (5, 7))
     pretrained = evaluation.model.init(config, np.random.default_rng(0))
+    pretrained["out.b"][:] = [0.5, -2.0, 1.0, 0.0, 3.0]
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
     evaluation.model.load_pretrained(ours, pretrained, places)

@@ -67,7 +67,7 @@ def test_examples_stand_one_a_line_at_80_columns_as_they_are_typed(
 
 def test_options_stand_in_groups_with_the_budget_first_and_running_late(charlstm: Program) -> None:
     groups = re.findall(r"^(\S.*):$", charlstm("train", "--help").out, re.MULTILINE)
-    assert groups == ["Examples", "Arguments", "Duration", "Model", "Training", "Running", "Options"]
+    assert groups == ["Examples", "Arguments", "Duration", "Model", "Training", "Reading", "Running", "Options"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -78,6 +78,7 @@ def test_every_example_of_the_help_runs(
     (folder / "letters").mkdir()
     for name in ("trumptweets.txt", "tweets.txt", "newtweets.txt", "letters.txt", "letters/one.txt"):
         (folder / name).write_text("I will write verses!\n" + verses)
+    (folder / "tweets.csv").write_text("id,text\n" + "".join(f'1,"I will, verse {k}"\n' for k in range(99)))
     (folder / "drafts.txt").write_text("I will ")
     assert charlstm("train", "trumptweets.txt", "--steps", 4, *SMALL).status == 0
     for line in examples(charlstm(command, "--help").out):

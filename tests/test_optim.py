@@ -108,6 +108,15 @@ def test_sgd_goes_down_the_gradient() -> None:
 
 
 @pytest.mark.parametrize("name", list(optim.UPDATES))
+def test_every_optimizer_returns_the_norm_of_its_change(name: str) -> None:
+    before, params, slots = arrays(0), arrays(0), optim.empty_slots(name, arrays(0))
+    for t in range(1, 4):
+        moved = optim.UPDATES[name](params, arrays(t), slots, 0.1, t)
+        assert moved == pytest.approx(optim.norm({key: params[key] - before[key] for key in params}), rel=1e-9)
+        before = {key: p.copy() for key, p in params.items()}
+
+
+@pytest.mark.parametrize("name", list(optim.UPDATES))
 def test_every_optimizer_finds_the_bottom_of_a_bowl(name: str) -> None:
     params = {"x": np.array([3.0, -2.0])}
     slots = optim.empty_slots(name, params)

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import ROOT, slow, spawn, sweep, wait_for
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m charlstm"
-SEEDED = f"{PROGRAM} sample fables --seed 1"
+SEEDED = f"{PROGRAM} sample fables --seed 1 -q"
 posix = pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 
 
@@ -130,7 +130,7 @@ def beginning() -> bytes:
 def test_a_signal_ends_a_sample_at_once_and_what_was_written_stands(
     folder: Path, beginning: bytes, number: int, status: int, options: tuple[object, ...]
 ) -> None:
-    process = spawn("sample", "fables", "--length", 2_000_000, "--seed", 1, *options, cwd=folder)
+    process = spawn("sample", "fables", "--length", 2_000_000, "--seed", 1, "-q", *options, cwd=folder)
     begun(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -141,7 +141,7 @@ def test_a_signal_ends_a_sample_at_once_and_what_was_written_stands(
 
 @posix
 def test_a_file_that_was_not_finished_is_not_left_behind(folder: Path) -> None:
-    process = spawn("sample", "fables", "--length", 10_000_000, "--seed", 1, "--output", "today.txt", cwd=folder)
+    process = spawn("sample", "fables", "--length", 10_000_000, "--seed", 1, "-q", "--output", "today.txt", cwd=folder)
     wait_for(lambda: any(folder.iterdir()))
     process.terminate()
     _, err = process.communicate(timeout=30)

@@ -19,7 +19,7 @@ from tests.conftest import SMALL, VERSES, Result
 
 def previewing(path: Path, text: str) -> Preview:
     path.write_text(text, encoding="utf-8", newline="")
-    found = corpus.read([str(path)], "utf-8")
+    found = corpus.read([str(path)])
     run, _ = state.begin(found, TrainConfig(hidden=4, batch=1, seq=5))
     return Preview(run, RunOptions(threads=1), found.ids, Clock())
 

@@ -25,6 +25,7 @@ from charlstm.cli.options import (
     Checkpoints,
     Count,
     Encoding,
+    Field,
     Interactive,
     Length,
     Lines,
@@ -35,14 +36,17 @@ from charlstm.cli.options import (
     Quiet,
     Run,
     SampleSeed,
+    Separator,
     Stop,
     Temperature,
     TopK,
     TopP,
+    Unescape,
     UnknownOption,
     complete_run,
     complete_text,
     option,
+    text_options,
 )
 from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
@@ -248,6 +252,7 @@ def info(
 
 @app.command("eval", cls=_Command)
 def evaluate(
+    ctx: typer.Context,
     run: Annotated[
         str,
         typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
@@ -271,6 +276,9 @@ def evaluate(
     json: JSON = False,
     unknown: UnknownOption = "error",
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Measure how well a run predicts a text, in nats and bits per character.
@@ -284,7 +292,9 @@ def evaluate(
     from charlstm.cli.evaluate import write_eval
 
     with signals.leaving_on_signals():
-        return write_eval(run, checkpoints, corpora, encoding, context, unknown, limit=limit, show=show, as_json=json)
+        return write_eval(
+            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, show=show, as_json=json
+        )
 
 
 def _refuse_beside(option: str, others: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from charlstm.cli.sample import can_show
 from charlstm.display.formatting import bits, loss, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
-from charlstm.settings import Unknown
+from charlstm.settings import TextOptions, Unknown
 
 
 class Shade(NamedTuple):
@@ -42,7 +42,7 @@ def write_eval(
     run: str,
     folder: Path,
     corpora: Sequence[str],
-    encoding: str,
+    reading: TextOptions,
     context: int,
     unknown: Unknown,
     *,
@@ -54,7 +54,7 @@ def write_eval(
     from tqdm import tqdm
 
     model = _load(run, folder, corpora)
-    scored = model.score(api.read_text(corpora, encoding), context=context, unknown=unknown, limit=limit)
+    scored = model.score(api.read_text(corpora, **vars(reading)), context=context, unknown=unknown, limit=limit)
     char_nll = np.full(len(scored.ids) if show else 0, np.nan, np.float32)
     total = 0.0
     with tqdm(

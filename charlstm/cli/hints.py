@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from charlstm.errors import did_you_mean
-from charlstm.settings import SETTINGS, Budget, RunOptions, SampleConfig, TrainConfig, TrainRequest
+from charlstm.settings import SETTINGS, Budget, RunOptions, SampleConfig, TextOptions, TrainConfig, TrainRequest
 
 CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
 
 
 SPELLING = {"temperature": "temp", "save_every_s": "save-every", "preview_every_s": "preview-every"}
 """Options that have another name than their setting."""
-NAMES = {f.name for cls in (TrainRequest, TrainConfig, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
-    "bits", "checkpoints", "context", "file", "force", "limit", "novelty", "output", "plot"
+NAMES = {f.name for cls in (TrainRequest, TrainConfig, TextOptions, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
+    "bits", "checkpoints", "context", "file", "force", "limit", "novelty", "output", "plot", "text"
 }  # fmt: skip
 """The settings that messages of the library name."""
 
@@ -79,12 +79,11 @@ ANSWERS_BY_COMMAND = {
     "train": {
         **dict.fromkeys(("output", "out", "o", "out-file", "outfile", "save-to"), OUTPUT),
         **dict.fromkeys(("model", "rnn-type", "cell", "arch"), "every model is an LSTM, so leave it out"),
-        **dict.fromkeys(("temp", "temperature", "prompt"), "it is for 'charlstm sample'"),
     },
     "resume": {
         **dict.fromkeys(("resume", "continue", "restore"), "'charlstm resume' does that, so leave it out"),
         **dict.fromkeys(("overwrite", "force", "restart", "if-exists"), "to start over, use 'charlstm train TEXT --if-exists overwrite'"),
-        **dict.fromkeys(("text", "corpus", "data", "input"), "the run knows its text, so leave it out"),
+        **dict.fromkeys(("corpus", "data", "input", "data-dir", "dataset"), "did you mean --text?"),
     },
     "sample": dict.fromkeys(("verbose", "verbosity", "progress", "display"), "stderr names the run and the seed already, so leave it out"),
     "eval": dict.fromkeys(("seq", "block-size", "seq-length"), "did you mean --context?"),
@@ -156,7 +155,7 @@ def _extra_argument(message: str, context: Any, see: str) -> str:
     if command == "sample":
         hint = f"to continue a text, type 'charlstm sample {shlex.quote(run or 'RUN')} --prompt {shlex.quote(extra)}'"
     elif command == "resume":
-        hint = "a run knows its text, so give only the name of the run"
+        hint = "a run knows its text, so give only the name of the run, and --text if the text has moved"
     else:
         hint = see
     return f"'{context.command_path}' takes one run, and {extra!r} is left over: {hint}"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from charlstm.cli import completion
-from charlstm.settings import CONVERSATION_LENGTH, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown
+from charlstm.settings import (
+    CONVERSATION_LENGTH,
+    DisplayKind,
+    IfExists,
+    Optimizer,
+    SampleConfig,
+    TextOptions,
+    TrainConfig,
+    Unknown,
+)
 
 DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
 
@@ -30,7 +40,7 @@ def option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
     return typer.Option(*flags, help=help, envvar=env, rich_help_panel=panel, **more)
 
 
-LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
+LENGTH, READING, MODEL, LEARNING, RUNNING = "Duration", "Reading", "Model", "Training", "Running"
 OPEN = " Chosen to suit the text and the budget if not given."
 CHOICE, ENDING = "Choice of characters", "Prompt and length"
 
@@ -39,7 +49,7 @@ CorpusNames = Annotated[
     typer.Argument(
         metavar="CORPUS",
         autocompletion=complete_text,
-        help="File paths, a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
+        help="File paths (.gz and .zip are read as they are), a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
         show_default=False,
     ),
 ]
@@ -141,7 +151,37 @@ ValFraction = Annotated[
 ]
 EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)]
 Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
-Encoding = Annotated[str, option("--encoding", "Text encoding.", RUNNING)]
+Encoding = Annotated[str, option("--encoding", "Text encoding.", READING)]
+Field = Annotated[
+    str,
+    option(
+        "--field",
+        "Read this field of each record in .csv, .tsv, .json and .jsonl files (a column number if there is no header).",
+        READING,
+        show_default=False,
+    ),
+]
+Separator = Annotated[
+    str,
+    option(
+        "--separator",
+        r"What ends each record; \n and \t are understood (default: a line end).",
+        READING,
+        show_default=False,
+    ),
+]
+Unescape = Annotated[bool, option("--unescape", "Decode HTML entities such as &amp;.", READING, show_default=False)]
+Text = Annotated[
+    list[str] | None,
+    option(
+        "--text",
+        "Where the text of the run is now, if it has moved ('-': standard input).",
+        READING,
+        show_default=False,
+        metavar="CORPUS",
+        autocompletion=complete_text,
+    ),
+]
 IfExistsOption = Annotated[
     IfExists,
     option(
@@ -213,3 +253,11 @@ Output = Annotated[
     Path | None,
     option("-o --output", "Write to this file, replacing it only once the output is complete.", show_default=False),
 ]
+
+
+def text_options(context: typer.Context) -> TextOptions:
+    """Return how to read texts. Escapes in the separator, as in ``--separator '\\n\\n'``, are decoded."""
+    read = {f.name: context.params[f.name] for f in fields(TextOptions)}
+    for typed, meant in (("\\n", "\n"), ("\\t", "\t")):
+        read["separator"] = read["separator"].replace(typed, meant)
+    return TextOptions(**read)

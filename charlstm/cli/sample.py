@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from charlstm import api
-from charlstm.display.formatting import visible
+from charlstm.display.formatting import inline, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
 from charlstm.inference import novelty
@@ -48,7 +48,7 @@ def write_samples(
     seed = api.draw_seed() if seed is None else seed
     texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
     if not quiet:
-        print(f"from {visible(model.name)}, step {model.file.step:,}, seed {seed}", file=sys.stderr)
+        print(f"from {inline(model.name)}, step {model.file.step:,}, seed {seed}", file=sys.stderr)
 
     def write(out: TextIO) -> None:
         if as_json:

@@ -24,6 +24,7 @@ from charlstm.cli.options import (
     Encoding,
     Epochs,
     EvalEvery,
+    Field,
     Hidden,
     IfExistsOption,
     InitFrom,
@@ -37,10 +38,14 @@ from charlstm.cli.options import (
     Run,
     SaveEvery,
     Seed,
+    Separator,
     Steps,
+    Text,
     Threads,
+    Unescape,
     ValFraction,
     WindowLength,
+    text_options,
 )
 from charlstm.display.formatting import inline
 from charlstm.errors import UsageError
@@ -73,6 +78,9 @@ def train(
     eval_every: EvalEvery = DEFAULTS.eval_every,
     seed: Seed = DEFAULTS.seed,
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
     quiet: QuietRun = False,
@@ -84,14 +92,14 @@ def train(
     """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
 
     charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
-    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
     charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
+    charlstm train tweets.csv --field text --unescape                  # train on one column of a file
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
     if not corpora and _has_input(sys.stdin):
         raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
     request = TrainRequest(
-        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
+        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from
     )  # fmt: skip
     return drive(request, "none" if quiet else display)
 
@@ -123,6 +131,7 @@ def resume(
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    text: Text = None,
     display: Display = "auto",
     quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
@@ -135,7 +144,8 @@ def resume(
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
-    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), "none" if quiet else display)
+    request = ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()))
+    return drive(request, "none" if quiet else display)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:

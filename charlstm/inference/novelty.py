@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from charlstm.errors import CorpusError
 from charlstm.text import corpus
 from charlstm.text.corpus import TextInfo
-from charlstm.text.sources import STDIN, find
+from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -90,7 +90,7 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str) -> Traini
     if STDIN in info.sources:
         raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `novelty`")
     try:
-        text = corpus.read(find(info.sources), info.encoding)
+        text = corpus.read(find_again(info.sources), info.options)
     except CorpusError as error:
         raise CorpusError(f"the text of {name!r} can't be compared: {error}") from error
     if text.info.sha256 != info.sha256:

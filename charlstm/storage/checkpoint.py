@@ -28,7 +28,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
 from charlstm.storage import atomic
-from charlstm.storage.schema import build, config_json, generator, sizes, typed
+from charlstm.storage.schema import build, config_json, generator, sizes, text_info, text_json, typed
 from charlstm.text.batches import Cursor
 from charlstm.text.corpus import TextInfo
 from charlstm.text.vocabulary import Vocabulary
@@ -111,7 +111,7 @@ def _save(
         "format": FORMAT,
         "model": vars(state.shape),
         "config": config_json(state.config),
-        "text": vars(state.text),
+        "text": text_json(state.text),
         "plan": vars(state.schedule),
         "step": state.step,
         "history": [vars(row) for row in state.history],
@@ -316,7 +316,7 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
         bytes=path.stat().st_size,
         resumable=meta["run"] is not None,
         config=config,
-        text=build(TextInfo, meta["text"], "text"),
+        text=text_info(meta["text"]),
         schedule=build(Schedule, meta["plan"], "plan"),
         step=typed(int, meta["step"], "step"),
         history=[build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], meta["history"], "history")],

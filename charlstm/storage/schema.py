@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import TrainConfig
+from charlstm.settings import TextOptions, TrainConfig
+from charlstm.text.corpus import TextInfo
 
 T = TypeVar("T")
+READING = {"field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape}
+"""Fields of a text that are stored only if they differ from these defaults."""
 
 
 def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
@@ -33,6 +36,19 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
 def config_json(config: TrainConfig) -> dict[str, Any]:
     """Return the settings under the names of format 1."""
     return {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
+
+
+def text_json(text: TextInfo) -> dict[str, Any]:
+    """Return the identity of a text without the fields that have their default, which files of old do not have."""
+    return {key: value for key, value in vars(text).items() if READING.get(key) != value}
+
+
+def text_info(stored: Any) -> TextInfo:
+    """Rebuild the identity of a text."""
+    info = build(TextInfo, READING | stored if isinstance(stored, dict) else stored, "text")
+    if info.separator != READING["separator"] and not info.field:
+        raise ValueError("its text has a separator but no field")
+    return info
 
 
 def generator(state: Any) -> np.random.Generator:
