@@ -36,7 +36,7 @@ from charlstm.settings import (
     Unknown,
     require,
 )
-from charlstm.storage import checkpoint, runs
+from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
@@ -61,8 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    name = None if run is None else str(run)
-    return Model(checkpoint.load(runs.find_run(name, Path(checkpoints), best=True)))
+    return Model(manage.load_best(None if run is None else str(run), Path(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,10 +166,19 @@ class Model:
         return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
     def score(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+        self,
+        text: str | Corpus,
+        *,
+        prompt: str | None = None,
+        context: int = 0,
+        unknown: Unknown = "error",
+        limit: int = 0,
     ) -> ScoredText:
-        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
+        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
+
+        `limit` is the number of characters of the text to use; 0: all.
+        """
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).

@@ -106,6 +106,12 @@ PreviewEvery = Annotated[
     float, option("--preview-every", "Show a sample every X seconds during training (0: never).", RUNNING)
 ]
 Threads = Annotated[int, option("--threads", "Number of threads (0: one per core).", RUNNING)]
+QuietRun = Annotated[
+    bool, option("-q --quiet", "Show no progress: short for --display none.", RUNNING, show_default=False)
+]
+Quiet = Annotated[
+    bool, option("-q --quiet", "Do not name the run, its step and the seed on stderr.", show_default=False)
+]
 JSON = Annotated[bool, option("--json", "Print JSON instead of text.", show_default=False)]
 Name = Annotated[
     str | None, option("--name", "Name of the run (default: the name of the text).", RUNNING, show_default=False)

@@ -10,18 +10,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import mmap
+import select
 import socket
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import nll
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Array, Arrays, Ids
-from charlstm.processes import CAN_FORK, end, fork
+from charlstm.processes import CAN_FORK, end, fork, is_stopped
+
+PATIENCE_S = 1.0
+"""Seconds between looks at a worker that does not answer."""
 
 
 class Shard:
@@ -64,8 +69,12 @@ class DataParallel:
         self.shards = [Shard(params, config, T, size, size / N) for size in sizes]
         self.workers: dict[int, _Worker] = {}
         if CAN_FORK and pool.threads >= shards:
-            for k, shard in enumerate(self.shards[1:], start=1):
-                self.workers[k] = _Worker(shard, [worker.connection for worker in self.workers.values()])
+            try:
+                for k, shard in enumerate(self.shards[1:], start=1):
+                    self.workers[k] = _Worker(shard, [worker.connection for worker in self.workers.values()])
+            except CharlstmError:
+                self.__exit__()
+                raise
 
     def __enter__(self) -> DataParallel:
         return self
@@ -139,8 +148,13 @@ class _Worker:
 
     def __init__(self, shard: Shard, earlier: Iterable[socket.socket]) -> None:
         self.connection, theirs = socket.socketpair()
-        self.pid = fork(lambda: _serve(shard, theirs, [self.connection, *earlier]))
-        theirs.close()
+        try:
+            self.pid = fork(lambda: _serve(shard, theirs, [self.connection, *earlier]))
+        except CharlstmError:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
 
     def begin(self) -> None:
         """Start computing the buffers; `finished` reports a worker that has died."""
@@ -148,10 +162,20 @@ class _Worker:
             self.connection.send(b"\0")
 
     def finished(self) -> bool:
-        """Wait until the shard is computed; return False if the worker has died."""
+        """Wait until the shard is computed; return False if the worker has died.
+
+        A worker that stays stopped, as by SIGSTOP, is killed: nobody else would wake it.
+        """
+        seen_stopped = False
         try:
+            while not select.select([self.connection], [], [], PATIENCE_S)[0]:
+                stopped = is_stopped(self.pid)
+                if stopped and seen_stopped:
+                    self.end()
+                    return False
+                seen_stopped = stopped
             return bool(self.connection.recv(1))
-        except OSError:
+        except (OSError, ValueError):  # closed
             return False
 
     def end(self) -> None:
