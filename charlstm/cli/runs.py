@@ -32,7 +32,7 @@ def runs(
     """List all runs, or rename or remove some with all their files. A run in training is left alone.
 
     charlstm runs                           # list all runs, newest first
-    charlstm runs tweets --rename may       # rename a run
+    charlstm runs trumptweets --rename may       # rename a run
     charlstm runs may june --remove         # remove two runs
     """
     names = names or []
