@@ -33,7 +33,7 @@ def runs(
 
     charlstm runs                           # list all runs, newest first
     charlstm runs trumptweets --rename may       # rename a run
-    charlstm runs may june --remove         # remove two runs
+    charlstm runs may --remove              # remove two runs
     """
     names = names or []
     if rename is not None and remove:
