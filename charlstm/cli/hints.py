@@ -204,7 +204,8 @@ def _meant(wrong: str, context: Any) -> str:
         return ANSWERS[word]
     if "--" + word not in home and not difflib.get_close_matches("--" + word, home, n=1, cutoff=CUTOFF):
         word = next(iter(difflib.get_close_matches(word, MEANT, n=1, cutoff=CUTOFF)), word)
-    if "--" + word not in home and (name := "--" + MEANT.get(word, "")) in home:
+    name = "--" + MEANT.get(word, "")
+    if name in own or (name in home and "--" + word not in home):
         meant = name + VALUES.get(word, "")
         if command == "resume" and name[2:].replace("-", "_") in SETTINGS:
             return "a resumed run keeps its settings, so leave it out"
