@@ -185,11 +185,7 @@ class Model:
         files.write(self.file, self.name, Path(path), bits, force)
 
     def training_text(self) -> TrainingText:
-        """Load the training text, to measure how much a sample copies from it.
-
-        Raises:
-            CorpusError: the text is missing, has changed, or came from standard input.
-        """
+        """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
 
     @cached_property
@@ -209,7 +205,7 @@ def draw_seed() -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Raise a UsageError for a negative seed."""
+    """Raise a UsageError if a seed is negative."""
     require("seed", seed, Range(0))
 
 
@@ -308,12 +304,7 @@ def resume(
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
-    """Do what a request asks for; return an iterator of events, as `train` does.
-
-    Raises:
-        UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
-        SaveError, DivergenceError: during iteration.
-    """
+    """Do what a request asks for; return an iterator of events and raise errors, as `train` does."""
     from charlstm import launch  # `sample` starts faster without it
 
     stop = stop or Stop()

@@ -53,7 +53,6 @@ from charlstm.cli.options import (
     expanded,
     option,
     parse_temps,
-    refuse_beside,
     text_options,
     unescape,
 )
@@ -215,7 +214,7 @@ def sample(
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
-        refuse_beside("-i", {
+        hints.refuse_beside("-i", {
             "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
             "--temps": temps, "--separator": separator is not None,
         })  # fmt: skip

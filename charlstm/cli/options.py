@@ -328,9 +328,3 @@ def text_options(context: typer.Context) -> TextOptions:
     """Return how to read texts. Escapes in the separator, as in ``--separator '\\n\\n'``, are decoded."""
     read = {f.name: context.params[f.name] for f in fields(TextOptions)}
     return TextOptions(**read | {"separator": unescape(read["separator"])})
-
-
-def refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Reject options that can't be combined with this one."""
-    if given := [name for name, value in others.items() if value]:
-        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")
