@@ -20,7 +20,7 @@ from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose, choose_for_pretrained
+from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
@@ -103,9 +103,10 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
-        choice = choose_for_pretrained(weights.model.config, overrides)
-    else:
-        choice = choose(len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores)
+    choice = choose(
+        len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores,
+        weights.model.config if weights else None,
+    )  # fmt: skip
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
     if len(text.vocabulary) > MANY_CHARACTERS:
         notes.append(

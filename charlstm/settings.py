@@ -28,7 +28,7 @@ DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
-PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 40
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
 """The same for a run that starts from pretrained weights."""
 AUTO, NONE = "auto", "none"
 """Values of `init_from` that are not runs: the bundled base if it suits the text, and random weights."""
