@@ -116,7 +116,7 @@ def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
     charlstm: Callable[..., Result], text: Path, run: str
 ) -> None:
     options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
-    for more, expected in (((), autoconfig.PRETRAINED_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+    for more, expected in (((), autoconfig.PRETRAINED_RATES[0][1] * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
         started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
         assert started["lr"] == pytest.approx(expected)
 

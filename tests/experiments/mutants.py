@@ -141,7 +141,7 @@ FAULTS = (
     fault("last piece not compared", "inference/novelty.py", "novelty", "range(len(text) - PIECE + 1)", "range(len(text) - PIECE)"),
     fault("first character after a prompt not scored", "inference/scoring.py", "api eval", "places >= self.context_chars", "places > self.context_chars"),
     # -- session and launch
-    fault("fine-tuning rate ignored", "training/autoconfig.py", "eval", "lr = PRETRAINED_RATE * LEARNING_RATES", "lr = LEARNING_RATES"),
+    fault("fine-tuning rate ignored", "training/autoconfig.py", "eval", 'settings["lr"] = factor * LEARNING_RATES', 'settings["lr"] = LEARNING_RATES'),
     fault("base taken where it does not suit", "storage/pretrained.py", "pretrained", "unigram_nats - LEAST_GAIN_NATS", "unigram_nats + LEAST_GAIN_NATS"),
     fault("changed text of the same length accepted", "launch.py", "cli", "text.info.sha256 != run.text.sha256", "text.info.chars != run.text.chars"),
     fault("run created meanwhile overwritten", "launch.py", "keeping", 'if request.if_exists == "fail" and path.exists():', 'if request.if_exists == "" and path.exists():'),
