@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from charlstm import blas
 from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import TrainingText
+from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
@@ -35,7 +36,7 @@ from charlstm.settings import (
     Unknown,
     require,
 )
-from charlstm.storage import checkpoint, runs
+from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
@@ -60,8 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    name = None if run is None else str(run)
-    return Model(checkpoint.load(runs.find_run(name, Path(checkpoints), best=True)))
+    return Model(manage.load_best(None if run is None else str(run), Path(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +118,8 @@ class Model:
         Raises:
             UsageError: a setting is out of range.
             PromptError: the prompt has characters that the model never saw.
+            CorpusError: `no_copy` needs the training text, and it is missing or has changed.
+            CharlstmError: during iteration, if the model can't do it, such as end a line.
         """
         made = self.sample_many([draw_seed() if seed is None else seed], SampleConfig(**settings))
         return (piece for pieces in made for piece in pieces if piece)
@@ -129,9 +131,9 @@ class Model:
         """
         for seed in seeds:
             check_seed(seed)
-        return sampling.generate(
-            self.file.char_model, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores()
-        )
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        passages = self._copies(settings.no_copy) if settings.no_copy else None
+        return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
         """Return the prompt without the characters that the model never saw.
@@ -164,10 +166,19 @@ class Model:
         return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
     def score(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+        self,
+        text: str | Corpus,
+        *,
+        prompt: str | None = None,
+        context: int = 0,
+        unknown: Unknown = "error",
+        limit: int = 0,
     ) -> ScoredText:
-        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
+        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
+
+        `limit` is the number of characters of the text to use; 0: all.
+        """
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
@@ -187,6 +198,16 @@ class Model:
             CorpusError: the text is missing, has changed, or came from standard input.
         """
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
+
+    @cached_property
+    def _passages(self) -> dict[int, Passages]:
+        return {}  # by their length, as far as they were needed
+
+    def _copies(self, chars: int) -> Passages:
+        if chars not in self._passages:
+            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
+            self._passages[chars] = Passages(text, chars)
+        return self._passages[chars]
 
 
 def draw_seed() -> int:

@@ -23,7 +23,13 @@ DOORS = {
     "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
-    "charlstm.cli.sample": {"charlstm.storage.atomic", "charlstm.inference.novelty", "charlstm.text.prompt"},
+    "charlstm.cli.sample": {
+        "charlstm.storage.atomic",
+        "charlstm.inference.novelty",
+        "charlstm.text.lines",
+        "charlstm.text.prompt",
+    },
+    "charlstm.cli.runs": {"charlstm.storage.manage"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""

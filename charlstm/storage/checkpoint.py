@@ -28,7 +28,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
 from charlstm.storage import atomic
-from charlstm.storage.schema import build, config_json, generator, sizes, text_info, text_json, typed
+from charlstm.storage.schema import build, config_json, generator, line_chars, sizes, text_info, text_json, typed
 from charlstm.text.batches import Cursor
 from charlstm.text.corpus import TextInfo
 from charlstm.text.vocabulary import Vocabulary
@@ -118,6 +118,7 @@ def _save(
         "best_step": state.best_step,
         "best_val_nats": state.best_val_nats,
         "arithmetic": state.arithmetic,
+        "line_chars": state.line_chars,
         "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
     }
@@ -208,6 +209,7 @@ def load_run(path: Path) -> TrainState:
             best_step=base.best_step,
             best_val_nats=base.best_val_nats,
             arithmetic=typed(str, meta.get("arithmetic", ""), "arithmetic"),
+            line_chars=base.char_model.line_chars,
             pretrained=base.pretrained,
         )
 
@@ -323,7 +325,10 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> 
         best_step=typed(int | None, meta["best_step"], "best_step"),
         best_val_nats=typed(float | None, meta["best_val_nats"], "best_val_nats"),
         char_model=CharModel(
-            shape, _take(members, "param/", model.shapes(shape)), Vocabulary("".join(map(chr, points)))
+            shape,
+            _take(members, "param/", model.shapes(shape)),
+            Vocabulary("".join(map(chr, points))),
+            line_chars(meta.get("line_chars", [])),  # older files have none
         ),
         pretrained=None if meta.get("pretrained") is None else build(PretrainedInfo, meta["pretrained"], "pretrained"),
     )

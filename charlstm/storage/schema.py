@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import types
 import typing
@@ -56,6 +57,14 @@ def generator(state: Any) -> np.random.Generator:
     bits = np.random.PCG64()
     bits.state = typed(dict[str, Any], state, "random state")
     return np.random.Generator(bits)
+
+
+def line_chars(stored: Any) -> tuple[int, ...]:
+    """Rebuild the quantiles of the lengths of lines, which must ascend."""
+    lengths: tuple[int, ...] = typed(tuple[int, ...], stored, "line_chars")
+    if any(b < a for a, b in itertools.pairwise([0, *lengths])) or len(lengths) == 1:
+        raise ValueError("its line lengths do not ascend")
+    return lengths
 
 
 def build(cls: type[T], data: Any, what: str) -> T:
