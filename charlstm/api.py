@@ -125,10 +125,7 @@ class Model:
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
-        """Generate one text per seed in parallel, yielding a list with the next piece of each text.
-
-        The piece of a text that has ended is empty. Each text is identical to that of `sample` with the same seed.
-        """
+        """Generate the text of each seed, as `sample` does, in parallel; yield the next piece of each, "" where it has ended."""
         for seed in seeds:
             check_seed(seed)
         rngs = [np.random.default_rng(seed) for seed in seeds]
@@ -136,11 +133,7 @@ class Model:
         return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
-        """Return the prompt without the characters that the model never saw.
-
-        Raises:
-            PromptError: there are such characters, and `unknown` is "error".
-        """
+        """Return the prompt without the characters that the model never saw; raise a PromptError if `unknown` is "error"."""
         return sampling.strip_unknown(self.file.char_model.vocabulary, prompt, unknown)
 
     def unknown_chars(self, text: str) -> str:
@@ -216,11 +209,7 @@ def draw_seed() -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Validate a seed.
-
-    Raises:
-        UsageError: the seed is negative.
-    """
+    """Raise a UsageError for a negative seed."""
     require("seed", seed, Range(0))
 
 

@@ -313,7 +313,6 @@ def written(text: str, more: int) -> Callable[..., Any]:
 def test_what_no_draft_can_do_is_one_sentence(charlstm: Program, run: str) -> None:
     for words, expected in (
         (("--max-chars", 1, "--lines", 1, "--prompt", "the cat"), "raise --max-chars"),
-        (("--max-chars", 1, "--lines", 40), "raise --max-chars"),
         (("--no-copy", 1, "--lines", 1, "--temp", 1), "raise --no-copy or --temp"),
         (("--no-copy", 1, "--lines", 1, "-n", 40), "raise --no-copy"),
         (("--no-copy", 1, "--length", 100, "--temp", 0), "at --temp 0"),
@@ -379,7 +378,7 @@ def test_one_of_each_temperature(charlstm: Program, run: str) -> None:
     result = charlstm("sample", "--temps", "0.4,1.0", "--length", 30, "--seed", 3)
     one = [charlstm("sample", "--temp", temp, "--length", 30, "--seed", 3).out for temp in (0.4, 1)]
     assert result.out == "\n\n".join(text.removesuffix("\n") for text in one) or result.out == "\n\n".join(one)
-    assert result.err == "--temp 0.4:\n--temp 1:\n"
+    assert result.err.endswith("seed 3\n--temp 0.4:\n--temp 1:\n")
     assert "--temps" in charlstm("sample", "--temps", "0.4;x").sentence
     assert "--temp -1" in charlstm("sample", "--temps", "0.4,-1").sentence
 

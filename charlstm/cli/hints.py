@@ -202,6 +202,8 @@ def _meant(wrong: str, context: Any) -> str:
         return f"give it without an option, as in '{context.command_path} {name}'"
     if word in ANSWERS:
         return ANSWERS[word]
+    if (name := "--" + MEANT.get(word, "")) in own:
+        return f"did you mean {name + VALUES.get(word, '')}?"
     if "--" + word not in home and not difflib.get_close_matches("--" + word, home, n=1, cutoff=CUTOFF):
         word = next(iter(difflib.get_close_matches(word, MEANT, n=1, cutoff=CUTOFF)), word)
     if "--" + word not in home and (name := "--" + MEANT.get(word, "")) in home:

@@ -32,8 +32,8 @@ def runs(
     """List all runs, or rename or remove some with all their files. A run in training is left alone.
 
     charlstm runs                           # list all runs, newest first
-    charlstm runs tweets --rename may       # rename a run
-    charlstm runs may june --remove         # remove two runs
+    charlstm runs trumptweets --rename may       # rename a run
+    charlstm runs may --remove              # remove two runs
     """
     names = names or []
     if rename is not None and remove:
