@@ -132,7 +132,7 @@ class Model:
         """
         for seed in seeds:
             check_seed(seed)
-        rngs = [np.random.default_rng(seed) for seed in seeds]
+        rngs = list(map(np.random.default_rng, seeds))
         passages = self._copies(settings.no_copy) if settings.no_copy else None
         return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 

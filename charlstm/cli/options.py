@@ -208,7 +208,7 @@ IfExistsOption = Annotated[
 Temperature = Annotated[
     float,
     option(
-        "-t --temp",
+        "--temp",
         "Sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.",
         CHOICE,
     ),
@@ -231,7 +231,7 @@ SampleSeed = Annotated[
 Length = Annotated[
     int | None,
     option(
-        "-l --length",
+        "--length",
         f"Generate at most N characters (0: no limit; default: {SAMPLE_DEFAULTS.length}, or no limit with --lines).",
         ENDING,
         show_default=False,
@@ -269,7 +269,7 @@ TextSeparator = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str, option("-p --prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
+    str, option("--prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
 ]
 PromptFile = Annotated[
     Path | None,
@@ -303,7 +303,7 @@ Interactive = Annotated[
 Output = Annotated[
     Path | None,
     option(
-        "-o --output",
+        "--output",
         "Write to this file, replacing it only once the output is complete ('-': standard output).",
         show_default=False,
     ),
