@@ -19,7 +19,7 @@ import numpy as np
 from charlstm import blas
 from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import Passages, TrainingText
+from charlstm.inference.novelty import TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
@@ -36,7 +36,7 @@ from charlstm.settings import (
     Unknown,
     require,
 )
-from charlstm.storage import checkpoint, runs
+from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
@@ -61,8 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    name = None if run is None else str(run)
-    return Model(checkpoint.load(runs.find_run(name, Path(checkpoints), best=True)))
+    return Model(manage.load_best(None if run is None else str(run), Path(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,14 +125,9 @@ class Model:
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
-        """Generate one text per seed in parallel, yielding a list with the next piece of each text.
-
-        The piece of a text that has ended is empty. Each text is identical to that of `sample` with the same seed.
-        """
-        for seed in seeds:
-            check_seed(seed)
-        rngs = list(map(np.random.default_rng, seeds))
-        passages = self._copies(settings.no_copy) if settings.no_copy else None
+        """Generate one text per seed, the same as `sample` does, yielding lists of the next piece of each ("" at its end)."""
+        rngs = [np.random.default_rng(check_seed(seed)) for seed in seeds]
+        passages = self._uncopied.passages(settings.no_copy) if settings.no_copy else None
         return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
@@ -167,10 +161,19 @@ class Model:
         return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
     def score(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+        self,
+        text: str | Corpus,
+        *,
+        prompt: str | None = None,
+        context: int = 0,
+        unknown: Unknown = "error",
+        limit: int = 0,
     ) -> ScoredText:
-        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
+        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
+
+        `limit` is the number of characters of the text to use; 0: all.
+        """
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
@@ -192,14 +195,8 @@ class Model:
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
 
     @cached_property
-    def _passages(self) -> dict[int, Passages]:
-        return {}  # by their length, as far as they were needed
-
-    def _copies(self, chars: int) -> Passages:
-        if chars not in self._passages:
-            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
-            self._passages[chars] = Passages(text, chars)
-        return self._passages[chars]
+    def _uncopied(self) -> TrainingText:
+        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
 
 
 def draw_seed() -> int:
@@ -207,13 +204,14 @@ def draw_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def check_seed(seed: int) -> None:
-    """Validate a seed.
+def check_seed(seed: int) -> int:
+    """Return a seed that is valid.
 
     Raises:
         UsageError: the seed is negative.
     """
     require("seed", seed, Range(0))
+    return seed
 
 
 def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> dict[str, Any]:

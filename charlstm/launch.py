@@ -10,12 +10,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from charlstm.errors import CharlstmError, CorpusError, UsageError
+from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageError
 from charlstm.session import Session
 from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
-from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_name, find_run
+from charlstm.storage.manage import whole_best
+from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_folder, check_name, find_run
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
@@ -24,6 +25,7 @@ from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
+from charlstm.training.memory import check_memory
 from charlstm.training.state import Pretrained, TrainState, begin
 
 MOST_HELD_OUT = 1_000_000
@@ -165,11 +167,13 @@ def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None
         CorpusError: its text is missing or has changed.
         LockedError: another process is training it.
     """
+    check_folder(request.folder)
     path = find_run(request.run, request.folder, best=False)
     if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
         path = path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX)
     lock = Lock(path)
-    run = checkpoint.load_run(path)
+    run = _load(path)
+    check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
     name = path.name.removesuffix(SUFFIX)
     text = _same_text(run, name, request, text)
     if STDIN not in text.info.sources:
@@ -184,6 +188,20 @@ def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None
     train_ids, val_ids = text.split(run.config.val_fraction)
     session = Session(name, path, run, train_ids, val_ids, notes, True, request.options, stop, lock)
     return _with_budget(session, request.budget)
+
+
+def _load(path: Path) -> TrainState:
+    """Read a run; if its file can't be used but that of its best model can, say what to do with that."""
+    try:
+        return checkpoint.load_run(path)
+    except CheckpointError as error:
+        best, name = whole_best(path), path.name.removesuffix(SUFFIX)
+        if best is None:
+            raise
+        raise CheckpointError(
+            f"{error}; {best} is whole: sample from it with 'charlstm sample {name}', or train from its weights "
+            f"with 'charlstm train TEXT --init-from {name} --name {name}-2'"
+        ) from error
 
 
 def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:

@@ -97,10 +97,19 @@ def _received(connection: Connection) -> Iterator[list[T]]:
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID."""
+    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID.
+
+    Raises:
+        CharlstmError: the system starts no more processes.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the child uses nothing that other threads may hold
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise CharlstmError(
+                f"a worker process can't be started ({error.strerror}): raise the limit (see 'ulimit -u'), or end other programs"
+            ) from error
     if pid:
         return pid
     try:
@@ -109,6 +118,15 @@ def fork(work: Callable[[], None]) -> int:
         work()
     finally:
         os._exit(0)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, as by SIGSTOP; False where it is unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
 
 
 def end(pid: int) -> None:

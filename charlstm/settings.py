@@ -10,6 +10,7 @@ name as its users type it: see `charlstm.cli.hints.spell`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -60,6 +61,8 @@ def require(name: str, value: Any, limit: Range | tuple[str, ...]) -> None:
         return
     shown = f"{value:g}" if isinstance(value, float) else repr(value)
     if isinstance(limit, Range):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"`{name}` {shown} is not a finite number: it must be {limit}")
         raise UsageError(f"`{name}` {shown} is out of range: it must be {limit}")
     choices, near = ", ".join(limit), did_you_mean(str(value), limit)
     raise UsageError(f"`{name}` {shown} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}"))

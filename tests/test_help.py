@@ -21,7 +21,7 @@ from tests.conftest import ROOT, SMALL, Result, spawn, sweep
 
 Program = Callable[..., Result]
 PROGRAM: Any = typer.main.get_command(app)
-COMMANDS = ["train", "sample", "resume", "info", "eval", "export"]
+COMMANDS = ["train", "sample", "resume", "info", "eval", "export", "runs"]
 OPTIONS = [
     (name, parameter)
     for name, command in PROGRAM.commands.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_muon_equals_its_formula_gate_by_gate_and_is_adam_for_what_is_not_hidden
         assert moved == pytest.approx(math.hypot(rest_squares, np.linalg.norm(change)), rel=1e-12)
     np.testing.assert_allclose(params["layer1.U"], U, rtol=1e-12)
     np.testing.assert_array_equal(params["layer1.b"], rest["layer1.b"])
+
+
+def test_muon_makes_blocks_of_rows_orthogonal_and_no_block_spans_two_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "MUON_ROWS", 2)  # gates of 5 rows: 2, 2 and 1
+    p, g = np.zeros((20, 6)), np.random.default_rng(0).standard_normal((20, 6))
+    slots = optim.empty_slots("muon", {"U": p}, ["U"])
+    optim.muon({"U": p}, {"U": g.copy()}, slots, 1.0, 1)
+    edges = [start + row for start in range(0, 20, 5) for row in (0, 2, 4)] + [20]
+    for a, b in itertools.pairwise(edges):
+        np.testing.assert_allclose(p[a:b], -optim.orthogonal(g[a:b]), rtol=1e-9)
 
 
 def test_muon_changes_no_bit_with_the_number_of_threads() -> None:

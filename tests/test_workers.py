@@ -18,6 +18,7 @@ from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool
+from charlstm.training import data_parallel
 from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
 
 V, H, L, T, N = 11, 8, 2, 5, 33
@@ -80,6 +81,33 @@ def test_a_lost_worker_is_not_missed(gone: bool) -> None:
 
     for one, other in zip(compute(3, 3), compute(3, 3, kill), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_a_stopped_worker_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_parallel, "PATIENCE_S", 0.05)
+
+    def stop(team: DataParallel) -> None:
+        for worker in team.workers.values():
+            os.kill(worker.pid, signal.SIGSTOP)
+
+    for one, other in zip(compute(3, 3), compute(3, 3, stop), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_a_fork_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, fork = [], os.fork
+
+    def refuse() -> int:
+        if forked:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        forked.append(fork())
+        return forked[0]
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(CharlstmError, match=r"can't be started \(Resource temporarily unavailable\).*ulimit -u"):
+        compute(3, 3)
 
 
 @forked

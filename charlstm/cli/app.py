@@ -36,6 +36,7 @@ from charlstm.cli.options import (
     Output,
     Prompt,
     PromptFile,
+    Quiet,
     Run,
     SampleSeed,
     Separator,
@@ -54,13 +55,14 @@ from charlstm.cli.options import (
     text_options,
     unescape,
 )
+from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval", "export")
+ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -69,6 +71,11 @@ class _Command(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing and (message := hints.single_dash(args, self, ctx)):
+            raise UsageError(message)
+        return super().parse_args(ctx, args)
 
 
 class _Program(TyperGroup):
@@ -82,6 +89,11 @@ class _Program(TyperGroup):
         return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "help" and not ctx.resilient_parsing:  # as git and cargo have it
+            if len(args) == 1:
+                print(ctx.get_help())
+                raise typer.Exit
+            args = [args[1], "--help"]
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
@@ -111,6 +123,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return signals.SIGNALS["SIGINT"]
+    except MemoryError:
+        return _fail("out of memory: end other programs, raise the limit, or ask for less", 1)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        return _fail("no thread can be started: raise the limit (see 'ulimit -u'), or set --threads 1", 1)
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
@@ -135,7 +153,9 @@ def _fail(sentence: str, status: int) -> int:
 @app.callback(invoke_without_command=True)
 def version(
     context: typer.Context,
-    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+    show: Annotated[
+        bool, typer.Option("-V", "--version", help="Show the version and exit.", show_default=False)
+    ] = False,
 ) -> None:
     """Train a character-level LSTM on any text, and generate new text in its style.
 
@@ -151,6 +171,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(runs)
 app.command(cls=_Command)(export)
 
 
@@ -177,6 +198,7 @@ def sample(
     interactive: Interactive = False,
     json: JSON = False,
     output: Output = None,
+    quiet: Quiet = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Generate new text from a run.
@@ -222,7 +244,7 @@ def sample(
 
         return write_samples(
             run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
-            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output,
+            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output, quiet=quiet,
         )  # fmt: skip
 
 
@@ -263,9 +285,14 @@ def evaluate(
     context: Annotated[
         int, option("--context", "Reset the state every N characters, as models with a fixed context do (0: never).")
     ] = 0,
+    limit: Annotated[int, option("--limit", "Evaluate only the first N characters (0: all).")] = 0,
     show: Annotated[
         bool,
-        option("--show", "Print the text, with each character coloured by how unexpected it is.", show_default=False),
+        option(
+            "--show",
+            "Print the text, with each character coloured by how unexpected it is; marks below it without colours, values with --json.",
+            show_default=False,
+        ),
     ] = False,
     json: JSON = False,
     unknown: UnknownOption = "error",
@@ -285,7 +312,10 @@ def evaluate(
     blas.prepare()
     from charlstm.cli.evaluate import write_eval
 
-    return write_eval(run, checkpoints, corpora, text_options(ctx), context, unknown, show=show, as_json=json)
+    with signals.leaving_on_signals():
+        return write_eval(
+            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, show=show, as_json=json
+        )
 
 
 def _refuse_beside(option: str, others: dict[str, object]) -> None:

@@ -106,6 +106,12 @@ PreviewEvery = Annotated[
     float, option("--preview-every", "Show a sample every X seconds during training (0: never).", RUNNING)
 ]
 Threads = Annotated[int, option("--threads", "Number of threads (0: one per core).", RUNNING)]
+QuietRun = Annotated[
+    bool, option("-q --quiet", "Show no progress: short for --display none.", RUNNING, show_default=False)
+]
+Quiet = Annotated[
+    bool, option("-q --quiet", "Do not name the run, its step and the seed on stderr.", show_default=False)
+]
 JSON = Annotated[bool, option("--json", "Print JSON instead of text.", show_default=False)]
 Name = Annotated[
     str | None, option("--name", "Name of the run (default: the name of the text).", RUNNING, show_default=False)
@@ -208,7 +214,7 @@ IfExistsOption = Annotated[
 Temperature = Annotated[
     float,
     option(
-        "--temp",
+        "-t --temp",
         "Sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.",
         CHOICE,
     ),
@@ -231,7 +237,7 @@ SampleSeed = Annotated[
 Length = Annotated[
     int | None,
     option(
-        "--length",
+        "-l --length",
         f"Generate at most N characters (0: no limit; default: {SAMPLE_DEFAULTS.length}, or no limit with --lines).",
         ENDING,
         show_default=False,
@@ -269,7 +275,7 @@ TextSeparator = Annotated[
     ),
 ]
 Prompt = Annotated[
-    str, option("--prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
+    str, option("-p --prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
 ]
 PromptFile = Annotated[
     Path | None,
@@ -303,7 +309,7 @@ Interactive = Annotated[
 Output = Annotated[
     Path | None,
     option(
-        "--output",
+        "-o --output",
         "Write to this file, replacing it only once the output is complete ('-': standard output).",
         show_default=False,
     ),

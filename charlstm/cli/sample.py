@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from charlstm import api
-from charlstm.display.formatting import visible
+from charlstm.display.formatting import inline, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
 from charlstm.inference import novelty
@@ -37,6 +37,7 @@ def write_samples(
     novelty: bool = False,
     as_json: bool = False,
     output: Path | None = None,
+    quiet: bool = False,
 ) -> int:
     """Write `count` texts of a run to stdout, each character as soon as it is generated; return the exit status.
 
@@ -51,7 +52,7 @@ def write_samples(
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
     training_text = model.training_text() if novelty else None
-    told, seed = seed, api.draw_seed() if seed is None else seed
+    seed = api.draw_seed() if seed is None else seed
     requests = [replace(settings, temperature=temp) for temp in temps or [settings.temperature]]
     batches = [
         _Batch(model, request, seeds, training_text, labelled=bool(temps))
@@ -59,8 +60,8 @@ def write_samples(
         for seeds in _split(range(seed, seed + count), settings)
     ]
     batches[0].start()  # before anything is printed, so that what can't be sampled is one sentence
-    if told is None:
-        print(f"seed {seed}", file=sys.stderr)
+    if not quiet:
+        print(f"from {inline(model.name)}, step {model.file.step:,}, seed {seed}", file=sys.stderr)
 
     def write(out: TextIO) -> None:
         if as_json:
@@ -210,7 +211,14 @@ def _write_json(model: api.Model, batch: _Batch, out: TextIO) -> None:
             nats = model.evaluate(text, prompt=batch.prompt)
         except UsageError:  # the sample is too short to evaluate
             nats = None
-        facts = {"text": batch.prompt + text, "seed": seed, "nats_per_char": nats, "settings": vars(batch.settings)}
+        facts = {
+            "text": batch.prompt + text,
+            "run": model.name,
+            "step": model.file.step,
+            "seed": seed,
+            "nats_per_char": nats,
+            "settings": vars(batch.settings),
+        }
         if batch.copied:
             facts["novelty"] = _novelty_facts(batch.copied[number])
         print(dump(facts), file=out, flush=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from charlstm.nn import lstm
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.layout import by_gate, in_blocks, product_blocks
 from charlstm.nn.model import layer_names, part
 from charlstm.nn.types import Array, Arrays, Ids
 
@@ -24,7 +24,7 @@ class Stepper:
         self.cells: list[Cell] = []
         self.biases: list[Array] = []
         for k, name in enumerate(layer_names(config)):
-            W, U, b = (lstm.by_gate(value) for value in part(params, name).values())
+            W, U, b = (by_gate(value) for value in part(params, name).values())
             weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above the first layer (4, H, 2H)
             own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
             inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
@@ -73,9 +73,9 @@ class Cell:
         """
         N, H = h.shape
         self.inputs, self.h, self.c = inputs, h, c
-        self.weights = lstm.product_blocks(weights, N)
+        self.weights = product_blocks(weights, N)
         self.z = np.empty((4, N, H), h.dtype)
-        self.z_blocks = lstm.in_blocks(self.z, self.weights.shape[1])
+        self.z_blocks = in_blocks(self.z, self.weights.shape[1])
         self.half = h.dtype.type(0.5)
         self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
 

@@ -32,6 +32,7 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
+    runs.check_folder(folder)
     if run is not None:
         return _facts(_latest(run, folder))
     listed = [_entry(name, folder) for name in runs.run_names(folder)]

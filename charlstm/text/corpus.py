@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,13 @@ class Corpus:
         if len(self.ids) - cut < 2 or cut < 2:
             cut = len(self.ids)
         return self.ids[:cut], self.ids[cut:]
+
+    def first(self, chars: int) -> Corpus:
+        """Return the beginning of this text, with the vocabulary of that part and the identity of the whole."""
+        ids = self.ids[:chars]
+        used = np.unique(ids)
+        vocabulary = Vocabulary("".join(self.vocabulary.characters[int(k)] for k in used))
+        return replace(self, ids=vocabulary.translate(ids, self.vocabulary)[0], vocabulary=vocabulary)
 
     def begins_with(self, other: TextInfo) -> bool:
         """Return whether this text starts with the whole of another, as after appending to a file."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from charlstm.nn.config import ModelConfig, ModelSize, embedding_for
 from charlstm.nn.model import parameter_count
-from charlstm.nn.optim import MUON_COEFFICIENTS
+from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
 from charlstm.nn.threads import ThreadPool, shards_for
 from charlstm.settings import (
     DEFAULT_EPOCHS,
@@ -176,16 +176,15 @@ def weights(layers: int, hidden: int, V: int) -> int:
 def work(layers: int, hidden: int, V: int, window: int) -> float:
     """Return the floating-point operations per character that training reads.
 
-    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes H x H matrices
-    once per window of `window` characters: four gates, each with three products per iteration, two of them at half the
-    cost.
+    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes blocks of rows
+    once per window of `window` characters, with three products per iteration.
     """
     E = embedding_for(V)
-    one_hot = 0 if E else 2.0 * 4 * hidden * V  # forward is a lookup, but the gradient of W is a full product
     top = E * (V + hidden) if E else V * hidden
     matrices = 2 * layers - 1
-    orthogonal = matrices * 4 * 4 * hidden**3 * len(MUON_COEFFICIENTS) / window
-    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot + orthogonal
+    rows = min(hidden, MUON_ROWS)
+    orthogonal = matrices * 8.0 * hidden * rows * (2 * hidden + rows) * len(MUON_COEFFICIENTS) / window
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + orthogonal
 
 
 def speed(threads: int) -> float:

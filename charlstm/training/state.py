@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from charlstm.inference import evaluation, ngram
 from charlstm.inference.sampling import CharModel
 from charlstm.nn import model, optim
 from charlstm.nn.config import ModelConfig, embedding_for
@@ -23,6 +22,7 @@ from charlstm.text.lines import line_quantiles
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.fingerprint import fingerprint
 from charlstm.training.guard import GuardRecord
+from charlstm.training.memory import check_memory, training_bytes
 from charlstm.training.schedule import Schedule
 
 
@@ -101,20 +101,6 @@ class TrainState:
         return model.parameter_count(self.shape)
 
     @property
-    def memory_bytes(self) -> int:
-        """Estimated memory for training in bytes, excluding the interpreter and the text.
-
-        It counts weights, optimizer slots, gradients and buffers, all float32. Weights are stored twice (current and
-        last good). Each shard has two copies of its gradients, and about two of its weights in the layout that the
-        loops need. An evaluation has its own buffers.
-        """
-        weights = self.parameters * (2 + (6 if self.shape.dropout else 4) * self.config.shards)
-        weights += sum(slot.size for slot in self.slots.values())
-        window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
-        evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
-        return 4 * (weights + window + evaluated)
-
-    @property
     def chars_trained(self) -> int:
         """Characters trained on so far, counting repetitions."""
         return self.step * self.config.batch * self.config.seq
@@ -130,6 +116,9 @@ def begin(
         config: settings; batch and window are reduced to fit a short text.
         threads: number of threads, which determines the number of shards.
         pretrained: a model whose weights are copied for the characters it knows; None for random weights.
+
+    Raises:
+        UsageError: training needs more memory than there is.
     """
     notes = []
     train_ids, val_ids = corpus.split(config.val_fraction)
@@ -148,6 +137,7 @@ def begin(
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
+    check_memory(shape, config, len(corpus.ids))
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -173,13 +163,6 @@ def begin(
     return state, notes
 
 
-BASE_BYTES = 60_000_000
-"""Memory in bytes that Python, NumPy and charlstm use before any text is read."""
-
-
 def memory_bytes(run: TrainState) -> int:
     """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    chars = run.text.chars
-    held_out = int(chars * run.config.val_fraction)
-    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
-    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
+    return training_bytes(run.shape, run.config, run.text.chars)
