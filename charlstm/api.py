@@ -19,7 +19,7 @@ import numpy as np
 from charlstm import blas
 from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import TrainingText
+from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
@@ -125,17 +125,15 @@ class Model:
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
-        """Generate one text per seed, the same as `sample` does, yielding lists of the next piece of each ("" at its end)."""
-        rngs = [np.random.default_rng(check_seed(seed)) for seed in seeds]
-        passages = self._uncopied.passages(settings.no_copy) if settings.no_copy else None
+        """Generate the text of each seed, as `sample` does, in parallel; yield the next piece of each, "" where it has ended."""
+        for seed in seeds:
+            check_seed(seed)
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        passages = self._copies(settings.no_copy) if settings.no_copy else None
         return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
-        """Return the prompt without the characters that the model never saw.
-
-        Raises:
-            PromptError: there are such characters, and `unknown` is "error".
-        """
+        """Return the prompt without the characters that the model never saw; raise a PromptError if `unknown` is "error"."""
         return sampling.strip_unknown(self.file.char_model.vocabulary, prompt, unknown)
 
     def unknown_chars(self, text: str) -> str:
@@ -195,8 +193,14 @@ class Model:
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
 
     @cached_property
-    def _uncopied(self) -> TrainingText:
-        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
+    def _passages(self) -> dict[int, Passages]:
+        return {}  # by their length, as far as they were needed
+
+    def _copies(self, chars: int) -> Passages:
+        if chars not in self._passages:
+            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
+            self._passages[chars] = Passages(text, chars)
+        return self._passages[chars]
 
 
 def draw_seed() -> int:
@@ -204,14 +208,9 @@ def draw_seed() -> int:
     return secrets.randbelow(2**31)
 
 
-def check_seed(seed: int) -> int:
-    """Return a seed that is valid.
-
-    Raises:
-        UsageError: the seed is negative.
-    """
+def check_seed(seed: int) -> None:
+    """Raise a UsageError for a negative seed."""
     require("seed", seed, Range(0))
-    return seed
 
 
 def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> dict[str, Any]:

@@ -82,16 +82,6 @@ class TrainingText:
     def _ids(self) -> dict[str, int]:
         return {c: i for i, c in enumerate(self.vocabulary.characters)}
 
-    @cached_property
-    def _passages(self) -> dict[int, Passages]:
-        return {}
-
-    def passages(self, chars: int) -> Passages:
-        """Return all passages of this many characters; they are hashed once."""
-        if chars not in self._passages:
-            self._passages[chars] = Passages(self, chars)
-        return self._passages[chars]
-
     def encode(self, sample: str) -> NDArray[np.intp]:
         """Convert a sample to ids of the text; characters that are not in the text share an id of their own."""
         return np.array([self._ids.get(c, len(self._ids)) for c in sample], np.intp)
