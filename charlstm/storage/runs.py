@@ -134,7 +134,7 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
             return path
     if best and run == BUILT_IN and bundled.exists():
         return bundled
-    for path in wanted:
+    for path in (files.best, files.latest):
         if (what := obstacle(path)) not in (None, "missing"):
             raise UsageError(f"{path} is {what}, not a checkpoint: give the name of another run")
     if not best and run in (BUILT_IN, BASE) and bundled_path("checkpoints", run + SUFFIX).exists():

@@ -51,18 +51,18 @@ def thinned(history: list[HistoryRow], best_step: int | None) -> list[HistoryRow
 
     A joined row has the step and the held-out loss of the second, and the means and the largest |c| of both.
     """
-    if len(history) <= MOST_ROWS:
-        return history
-    half = len(history) // 2
-    rows: list[HistoryRow] = []
-    alone = False  # whether the last of these rows may be joined with the next
-    for row in history[:half]:
-        if alone and row.step != best_step:
-            rows[-1], alone = _joined(rows[-1], row, rows[-2].step if len(rows) > 1 else 0), False
-        else:
-            rows.append(row)
-            alone = row.step != best_step
-    return rows + history[half:]
+    while len(history) > MOST_ROWS:
+        half = len(history) // 2
+        rows: list[HistoryRow] = []
+        alone = False  # whether the last of these rows may be joined with the next
+        for row in history[:half]:
+            if alone and row.step != best_step:
+                rows[-1], alone = _joined(rows[-1], row, rows[-2].step if len(rows) > 1 else 0), False
+            else:
+                rows.append(row)
+                alone = row.step != best_step
+        history = rows + history[half:]
+    return history
 
 
 def _joined(a: HistoryRow, b: HistoryRow, before: int) -> HistoryRow:
