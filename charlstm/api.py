@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from charlstm import blas
 from charlstm.errors import UsageError
 from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import TrainingText
+from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.inference.scoring import ScoredText
 from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
@@ -29,12 +30,13 @@ from charlstm.settings import (
     ResumeRequest,
     RunOptions,
     SampleConfig,
+    TextOptions,
     TrainConfig,
     TrainRequest,
     Unknown,
     require,
 )
-from charlstm.storage import checkpoint, runs
+from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
@@ -59,8 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    name = None if run is None else str(run)
-    return Model(checkpoint.load(runs.find_run(name, expand(checkpoints), best=True)))
+    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,27 +118,22 @@ class Model:
         Raises:
             UsageError: a setting is out of range.
             PromptError: the prompt has characters that the model never saw.
+            CorpusError: `no_copy` needs the training text, and it is missing or has changed.
+            CharlstmError: during iteration, if the model can't do it, such as end a line.
         """
         made = self.sample_many([draw_seed() if seed is None else seed], SampleConfig(**settings))
         return (piece for pieces in made for piece in pieces if piece)
 
     def sample_many(self, seeds: Sequence[int], settings: SampleConfig) -> Iterator[list[str]]:
-        """Generate one text per seed in parallel, yielding a list with the next piece of each text.
-
-        The piece of a text that has ended is empty. Each text is identical to that of `sample` with the same seed.
-        """
+        """Generate the text of each seed, as `sample` does, in parallel; yield the next piece of each, "" where it has ended."""
         for seed in seeds:
             check_seed(seed)
-        return sampling.generate(
-            self.file.char_model, settings, [np.random.default_rng(seed) for seed in seeds], blas.cores()
-        )
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        passages = self._copies(settings.no_copy) if settings.no_copy else None
+        return sampling.generate(self.file.char_model, settings, rngs, blas.cores(), passages)
 
     def strip_unknown(self, prompt: str, unknown: Unknown = "error") -> str:
-        """Return the prompt without the characters that the model never saw.
-
-        Raises:
-            PromptError: there are such characters, and `unknown` is "error".
-        """
+        """Return the prompt without the characters that the model never saw; raise a PromptError if `unknown` is "error"."""
         return sampling.strip_unknown(self.file.char_model.vocabulary, prompt, unknown)
 
     def unknown_chars(self, text: str) -> str:
@@ -163,10 +159,19 @@ class Model:
         return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
 
     def score(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
+        self,
+        text: str | Corpus,
+        *,
+        prompt: str | None = None,
+        context: int = 0,
+        unknown: Unknown = "error",
+        limit: int = 0,
     ) -> ScoredText:
-        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character."""
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name)
+        """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
+
+        `limit` is the number of characters of the text to use; 0: all.
+        """
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
@@ -180,12 +185,18 @@ class Model:
         files.write(self.file, self.name, Path(path), bits, force)
 
     def training_text(self) -> TrainingText:
-        """Load the training text, to measure how much a sample copies from it.
-
-        Raises:
-            CorpusError: the text is missing, has changed, or came from standard input.
-        """
+        """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
+
+    @cached_property
+    def _passages(self) -> dict[int, Passages]:
+        return {}  # by their length, as far as they were needed
+
+    def _copies(self, chars: int) -> Passages:
+        if chars not in self._passages:
+            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
+            self._passages[chars] = Passages(text, chars)
+        return self._passages[chars]
 
 
 def draw_seed() -> int:
@@ -194,11 +205,7 @@ def draw_seed() -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Validate a seed.
-
-    Raises:
-        UsageError: the seed is negative.
-    """
+    """Raise a UsageError if a seed is negative."""
     require("seed", seed, Range(0))
 
 
@@ -218,13 +225,13 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     return describe.describe(None if run is None else str(run), expand(checkpoints))
 
 
-def read_text(corpora: str | Path | Sequence[str | Path], encoding: str = "utf-8") -> Corpus:
-    """Find and read texts as `train` does.
+def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
+    """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), encoding)
+    return corpus.read(find(_words(corpora)), TextOptions(**reading))
 
 
 def _words(corpora: str | Path | Sequence[str | Path]) -> list[str]:
@@ -238,7 +245,6 @@ def train(
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
     init_from: str | Path = AUTO,
-    encoding: str = "utf-8",
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -255,20 +261,18 @@ def train(
         if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
             from its weights if the text has changed.
         init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
-        encoding: encoding of the texts.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
-        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions` and
-            `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are chosen to suit the text
-            and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
+        **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
+            `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
+            chosen to suit the text and the budget. A resumed run keeps its own, and the notes of Started list those ignored.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
+    budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, encoding, if_exists,
-        str(init_from),
+        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from)
     )  # fmt: skip
     return begin(request, stop)
 
@@ -277,6 +281,7 @@ def resume(
     run: str | Path | None = None,
     *,
     checkpoints: str | Path = RUNS,
+    text: str | Path | Sequence[str | Path] = (),
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -284,27 +289,22 @@ def resume(
 
     Args:
         run: the name or file of a run; None: the newest run.
-        checkpoints: the checkpoint folder.
-        stop: as for `train`.
-        **settings: the fields of `Budget` and `RunOptions`.
+        text: where its text is now, if it has moved.
+        checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, overrides = _sort(settings)
-    if overrides:
-        raise UsageError(f"a run keeps its settings: {', '.join(f'`{name}`' for name in overrides)} can't be changed")
-    return begin(ResumeRequest(None if run is None else str(run), budget, options, expand(checkpoints)), stop)
+    budget, options, reading, overrides = _sort(settings)
+    if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
+        raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
+    name = None if run is None else str(run)
+    return begin(ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text))), stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
-    """Do what a request asks for; return an iterator of events, as `train` does.
-
-    Raises:
-        UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
-        SaveError, DivergenceError: during iteration.
-    """
+    """Do what a request asks for; return an iterator of events and raise errors, as `train` does."""
     from charlstm import launch  # `sample` starts faster without it
 
     stop = stop or Stop()
@@ -312,10 +312,9 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
     return session.run()
 
 
-def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, dict[str, Any]]:
+def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
     """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
     given = {name: value for name, value in settings.items() if value is not None}
-    budget, options = (
-        {f.name: given.pop(f.name) for f in fields(cls) if f.name in given} for cls in (Budget, RunOptions)
-    )
-    return Budget(**budget), RunOptions(**options), given
+    classes = (Budget, RunOptions, TextOptions)
+    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
+    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given

@@ -13,23 +13,29 @@ from numpy.typing import NDArray
 
 from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageError
 from charlstm.session import Session
-from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TrainConfig, TrainRequest
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
-from charlstm.storage.runs import RunFiles, check_name, find_run, skipped
+from charlstm.storage.manage import whole_best
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import corpus
-from charlstm.text.sources import STDIN, default_name, find, stored
+from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose, choose_for_pretrained
+from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
+from charlstm.training.memory import check_memory
 from charlstm.training.state import Pretrained, TrainState, begin
 
 MOST_HELD_OUT = 1_000_000
 """Default maximum of held-out characters, because every evaluation reads all of them."""
+MOST_PROBABILITIES = 1_000_000_000
+"""Default maximum of held-out characters times vocabulary size, which is reached from 1,000 distinct characters on."""
+MANY_CHARACTERS = 20_000
+"""More distinct characters than any written language has in ordinary texts."""
 
 
 def start(request: TrainRequest, stop: Stop) -> Session:
@@ -46,16 +52,17 @@ def start(request: TrainRequest, stop: Stop) -> Session:
         LockedError: another process is training the run.
         CharlstmError: the checkpoint folder can't be created.
     """
-    sources = find(request.texts)
+    notes: list[str] = []
+    sources = _find(request, notes)
     files = RunFiles.named(default_name(sources) if request.name is None else request.name, request.folder)
     check_name(files.name)
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     old = _existing(request, files)
-    text = corpus.read(sources, old.text.encoding if old else request.encoding)
+    text = corpus.read(sources, old.text.options if old else request.reading)
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
-        return _with_lock(request, files, text, stop, lock)
+        return _with_lock(request, files, text, stop, lock, notes)
 
 
 def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint | None:
@@ -90,15 +97,16 @@ def _locked(files: RunFiles) -> Iterator[Lock]:
         raise
 
 
-def _with_lock(request: TrainRequest, files: RunFiles, text: corpus.Corpus, stop: Stop, lock: Lock) -> Session:
+def _with_lock(
+    request: TrainRequest, files: RunFiles, text: corpus.Corpus, stop: Stop, lock: Lock, notes: list[str]
+) -> Session:
     """Start or resume a run that is locked, on a text that was read."""
     check_replaceable(files)
-    notes = []
     old = _existing(request, files)
     if old is not None:
         if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
             session = _resumed(ResumeRequest(files.name, request.budget, request.options), files, stop, lock, text)
-            session.notes += _left_out(request.overrides, session.state.config)
+            session.notes += _ignored(request, session.state)
             return session
         notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
         request = replace(request, init_from=files.name)
@@ -108,6 +116,20 @@ def _with_lock(request: TrainRequest, files: RunFiles, text: corpus.Corpus, stop
     train_ids, val_ids = text.split(run.config.val_fraction)
     session = Session(files, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
     return _with_budget(session, request.budget)
+
+
+def _find(request: TrainRequest, notes: list[str]) -> tuple[str, ...]:
+    """Return the paths of the texts of a request; a run that was named instead of a text gets a message of its own."""
+    try:
+        return find(request.texts, notes)
+    except CorpusError as error:
+        for name in request.texts:
+            if RunFiles.named(name, request.folder).latest.is_file() and not Path(name).exists():
+                raise CorpusError(
+                    f"there is no text {name!r}, but a run of that name: continue it with "
+                    f"'charlstm resume {shlex.quote(name)}', or give the path of a text"
+                ) from error
+        raise
 
 
 def _saved_step(files: RunFiles) -> int | None:
@@ -125,19 +147,26 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
         the run; its text, in the run's vocabulary; and notes for the user.
     """
     overrides = dict(request.overrides)
-    if len(text.ids) * TrainConfig.val_fraction > MOST_HELD_OUT:
-        overrides = {"val_fraction": MOST_HELD_OUT / len(text.ids)} | overrides
+    most = min(MOST_HELD_OUT, MOST_PROBABILITIES // len(text.vocabulary))
+    if len(text.ids) * TrainConfig.val_fraction > most:
+        overrides = {"val_fraction": most / len(text.ids)} | overrides
     train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
     weights, note = _weights(request, text, train_ids)
     notes = [note]
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
-        choice = choose_for_pretrained(weights.model.config, overrides)
-    else:
-        choice = choose(len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores)
+    choice = choose(
+        len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores,
+        weights.model.config if weights else None,
+    )  # fmt: skip
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
-    return run, text, [note for note in (*notes, choice.why, *more_notes) if note]
+    if len(text.vocabulary) > MANY_CHARACTERS:
+        notes.append(
+            f"the text has {len(text.vocabulary):,} distinct characters, which makes every step slow: "
+            f"check that it is a text, and its `encoding`"
+        )
+    return run, text, [note for note in (*text.notes, *notes, choice.why, *more_notes) if note]
 
 
 def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
@@ -164,6 +193,15 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]
     return weights, f"starts from the weights of {name!r}"
 
 
+def _ignored(request: TrainRequest, run: TrainState) -> list[str]:
+    """Return notes on the settings of a request that a resumed run does not have."""
+    notes, own = _left_out(request.overrides, run.config), run.text.options
+    for name, value in vars(request.reading).items():
+        if name != "encoding" and value not in (getattr(TextOptions, name), getattr(own, name)):
+            notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")
+    return notes
+
+
 def resume(request: ResumeRequest, stop: Stop) -> Session:
     """Resume a run from its file, on the text that it was trained on.
 
@@ -177,6 +215,7 @@ def resume(request: ResumeRequest, stop: Stop) -> Session:
         CorpusError: its text is missing or has changed.
         LockedError: another process is training it.
     """
+    check_folder(request.folder)
     path = find_run(request.run, request.folder, best=False)
     files = RunFiles.of(path)
     if not files.latest.exists():
@@ -193,9 +232,12 @@ def _resumed(
     request: ResumeRequest, files: RunFiles, stop: Stop, lock: Lock, text: corpus.Corpus | None = None
 ) -> Session:
     """Resume a run that is locked, on its text; if that is not given, it is read again."""
-    run = checkpoint.load_run(files.latest)
-    text = _same_text(run, files.name, text)
-    notes = []
+    run = _load(files.latest)
+    check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
+    text = _same_text(run, files.name, request, text)
+    if STDIN not in text.info.sources:
+        run.text = text.info  # it may have moved
+    notes = list(text.notes)
     if run.arithmetic not in ("", fingerprint()):
         notes.append(
             "arithmetic here differs from the previous machine (CPU, NumPy or BLAS): "
@@ -207,19 +249,38 @@ def _resumed(
     return _with_budget(session, request.budget)
 
 
-def _same_text(run: TrainState, name: str, text: corpus.Corpus | None) -> corpus.Corpus:
-    """Check that a text is that of a run; read it again if it is not given.
+def _load(path: Path) -> TrainState:
+    """Read a run; if its file can't be used but that of its best model can, say what to do with that."""
+    try:
+        return checkpoint.load_run(path)
+    except CheckpointError as error:
+        best, name = whole_best(path), RunFiles.of(path).name
+        if best is None:
+            raise
+        raise CheckpointError(
+            f"{error}; {best} is whole: sample from it with 'charlstm sample {name}', or train from its weights "
+            f"with 'charlstm train TEXT --init-from {name} --name {name}-2'"
+        ) from error
+
+
+def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:
+    """Check that a text is that of a run; if it is not given, read it again, from where the request says it is now.
 
     Raises:
         UsageError: it came from standard input.
         CorpusError: it is missing or has changed.
     """
-    if text is None:
+    if text is None and request.texts:
+        text = corpus.read(find(request.texts), run.text.options)
+    elif text is None:
         if STDIN in run.text.sources:
             raise UsageError(
-                f"the text of {name!r} came from standard input: pipe it into 'charlstm train - --name {name} --if-exists resume'"
+                f"the text of {name!r} came from standard input: pipe it into 'charlstm resume {name} --text -'"
             )
-        text = corpus.read(stored(run.text.sources), run.text.encoding)
+        try:
+            text = corpus.read(find_again(run.text.sources), run.text.options)
+        except CorpusError as error:
+            raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
     if (text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars):
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "

@@ -74,9 +74,12 @@ def _join(made: list[Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> It
 def _send(made: Iterator[list[T]], connection: Connection, others: Iterable[Connection]) -> None:
     for other in others:
         other.close()
-    while block := list(itertools.islice(made, BLOCK)):
-        connection.send(block)
-    connection.send([])
+    try:
+        while block := list(itertools.islice(made, BLOCK)):
+            connection.send(block)
+        connection.send([])
+    except CharlstmError as error:
+        connection.send(error)
 
 
 def _received(connection: Connection) -> Iterator[list[T]]:
@@ -86,16 +89,27 @@ def _received(connection: Connection) -> Iterator[list[T]]:
             block = connection.recv()
         except (OSError, EOFError) as error:
             raise CharlstmError("a worker process died: free some memory, or use a smaller -n") from error
+        if isinstance(block, CharlstmError):
+            raise block
         if not block:
             return
         yield from block
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID."""
+    """Do some work in a forked process, which ignores the signals that stop its parent; return its process ID.
+
+    Raises:
+        CharlstmError: the system starts no more processes.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the child uses nothing that other threads may hold
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise CharlstmError(
+                f"a worker process can't be started ({error.strerror}): raise the limit (see 'ulimit -u'), or end other programs"
+            ) from error
     if pid:
         return pid
     try:
@@ -104,6 +118,15 @@ def fork(work: Callable[[], None]) -> int:
         work()
     finally:
         os._exit(0)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, as by SIGSTOP; False where it is unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
 
 
 def end(pid: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import events
-from charlstm.errors import DivergenceError, SaveError
+from charlstm.errors import CharlstmError, DivergenceError, SaveError
 from charlstm.inference import evaluation, ngram
 from charlstm.settings import RunOptions
 from charlstm.storage import checkpoint
@@ -130,6 +130,15 @@ class Session:
             self.lock.keep()
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
+        except MemoryError as error:  # in mid-step the state is not one to save
+            if self.state.step == 0 and not self.resumed:
+                self.path.unlink(missing_ok=True)  # random weights are of no use
+                raise CharlstmError(
+                    "out of memory before the first step: lower `hidden`, `layers` or `batch`"
+                ) from error
+            raise CharlstmError(
+                f"out of memory at step {self.state.step:,}: free some, and continue from the last save with 'charlstm resume {self.name}'"
+            ) from error
         except GeneratorExit:  # the caller has closed the generator
             if self.state.best_step == self.state.step:
                 list(saver.save_best(self._position()))

@@ -10,6 +10,7 @@ name as its users type it: see `charlstm.cli.hints.spell`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,7 +31,7 @@ DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
-PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 40
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
 """The same for a run that starts from pretrained weights."""
 AUTO, NONE = "auto", "none"
 """Values of `init_from` that are not runs: the bundled base if it suits the text, and random weights."""
@@ -62,6 +63,8 @@ def require(name: str, value: Any, limit: Range | tuple[str, ...]) -> None:
         return
     shown = f"{value:g}" if isinstance(value, float) else repr(value)
     if isinstance(limit, Range):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"`{name}` {shown} is not a finite number: it must be {limit}")
         raise UsageError(f"`{name}` {shown} is out of range: it must be {limit}")
     choices, near = ", ".join(limit), did_you_mean(str(value), limit)
     raise UsageError(f"`{name}` {shown} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}"))
@@ -139,6 +142,20 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class TextOptions:
+    """How texts are read. A run remembers it, to read its text in the same way again."""
+
+    encoding: str = "utf-8"
+    field: str = ""  # of the records in .csv, .tsv, .json and .jsonl files; "": read these files as plain text
+    separator: str = "\n"  # ends each record
+    unescape: bool = False  # decode HTML entities
+
+    def __post_init__(self) -> None:
+        if self.separator != "\n" and not self.field:
+            raise UsageError("`separator` separates the records of a `field`: add `field`, or leave out `separator`")
+
+
+@dataclass(frozen=True)
 class TrainRequest:
     """Everything that a user asks of a new run: made once by the command line or the API, read by the session."""
 
@@ -148,7 +165,7 @@ class TrainRequest:
     options: RunOptions = RunOptions()
     folder: Path = RUNS  # checkpoint folder
     name: str | None = None  # of the run; None: the name of the text
-    encoding: str = "utf-8"
+    reading: TextOptions = TextOptions()
     if_exists: IfExists = "fail"
     init_from: str = AUTO  # a run whose weights to start from, or `AUTO` or `NONE`
 
@@ -168,6 +185,7 @@ class ResumeRequest:
     budget: Budget = Budget()
     options: RunOptions = RunOptions()
     folder: Path = RUNS
+    texts: tuple[str, ...] = ()  # where its text is now; empty: where it was
 
 
 CONVERSATION_LENGTH = 300
@@ -178,14 +196,24 @@ CONVERSATION_LENGTH = 300
 class SampleConfig:
     """The settings of sampling."""
 
-    temperature: Annotated[float, Range(0, 1000)] = 1.0
-    top_k: Annotated[int, Range(0)] = 0
-    top_p: Annotated[float, Range(0, 1, open="low")] = 1.0
-    length: Annotated[int, Range(0)] = 1000
-    prompt: str = ""
-    stop: str = ""
-    lines: Annotated[int, Range(0)] = 0
-    unknown: Unknown = "error"
+    temperature: Annotated[float, Range(0, 1000)] = (
+        0.8  # below 1 is safer, above 1 is wilder, 0 always picks the likeliest
+    )
+    top_k: Annotated[int, Range(0)] = 0  # choose among the k likeliest characters; 0: all
+    # Choose among the likeliest characters that together have this probability. Defaults: see docs/quality.md.
+    top_p: Annotated[float, Range(0, 1, open="low")] = 0.95
+    length: Annotated[int, Range(0)] = 1000  # maximum number of characters; 0: no limit
+    prompt: str = ""  # text to continue
+    stop: str = ""  # stop when this text appears, and leave it out
+    lines: Annotated[int, Range(0)] = 0  # stop after this many complete lines, excluding the prompt; 0: no limit
+    unknown: Unknown = "error"  # what to do with prompt characters that the model never saw: fail, or skip them
+    # Choose among the characters that are at least this many times as likely as the likeliest; 0: all.
+    min_p: Annotated[float, Range(0, 1, open="high")] = 0.0
+    # Maximum number of characters per line, or of the text if `lines` is 0, with the prompt. Each ends where a line or a
+    # sentence ends. It replaces `length`; 0: no limit.
+    max_chars: Annotated[int, Range(0)] = 0
+    # Write no passage of this many characters that is in the training text, which must still be there; 0: any.
+    no_copy: Annotated[int, Range(0)] = 0
 
     def __post_init__(self) -> None:
         check(self)

@@ -29,8 +29,10 @@ DOORS = {
         "charlstm.storage.atomic",
         "charlstm.storage.runs",
         "charlstm.inference.novelty",
+        "charlstm.text.lines",
         "charlstm.text.prompt",
     },
+    "charlstm.cli.runs": {"charlstm.storage.manage"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""

@@ -71,6 +71,14 @@ def test_passes_begin_at_different_offsets() -> None:
     assert len(starts) > 3
 
 
+@pytest.mark.parametrize("chars", [29, 30, 40])
+def test_every_character_is_a_target_in_some_epoch_and_the_first_one_is_read(chars: int) -> None:
+    batches, cursor, rng = Batches(np.arange(chars), 4, 7), Cursor(), np.random.default_rng(0)
+    windows = [batches.next(cursor, rng) for _ in range(60 * batches.windows)]
+    assert {int(c) for w in windows for c in w.targets.flat} == set(range(1, chars))
+    assert any(0 in w.inputs for w in windows)
+
+
 def test_the_cursor_and_the_generator_are_all_there_is_to_remember() -> None:
     batches, windows, _, _ = read_pass(1000, 4, 7, reset=5)
     cursor, rng = Cursor(), np.random.default_rng(0)

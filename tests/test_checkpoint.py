@@ -17,6 +17,7 @@ import pytest
 from charlstm.errors import CheckpointError, SaveError
 from charlstm.settings import TrainConfig
 from charlstm.storage import checkpoint
+from charlstm.storage.schema import typed
 from charlstm.text import corpus
 from charlstm.training import loop, state
 from charlstm.training.state import TrainState
@@ -295,3 +296,11 @@ def test_every_trick_that_is_known_is_refused_and_damage_at_random_is_never_take
         bad.write_bytes(hostile.rebuilt(data, rng))
         with contextlib.suppress(CheckpointError):
             hostile.numbers(bad)
+
+
+def test_a_field_of_another_type_is_refused_even_where_python_would_take_it() -> None:
+    for hint, value in ((int, True), (float, False), (int, 1.0), (float, float("inf")), (bool, 1), (str, None)):
+        with pytest.raises(ValueError, match="its step is"):
+            typed(hint, value, "step")
+    assert typed(float, 1, "step") == 1.0
+    assert typed(int | None, None, "step") is None

@@ -1,4 +1,4 @@
-"""Temperature, top-k, top-p and the draw, on logits made by hand."""
+"""Temperature, truncation, line ends and the draw, on logits made by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from charlstm.nn import decoding
+from charlstm.nn.decoding import Decoding, LineAccount, LineHazard
 
 DRAWS = 40_000
 
@@ -14,7 +15,7 @@ def shares(logits: list[float], temperature: float = 1.0, **filters: float) -> n
     """How often each id is drawn."""
     column = np.array(logits, np.float32)[:, None]
     noise = np.random.default_rng(0).gumbel(size=(len(logits), DRAWS))
-    ids = decoding.sample(np.repeat(column, DRAWS, axis=1), noise, temperature, **filters)  # type: ignore[arg-type]
+    ids = decoding.sample(np.repeat(column, DRAWS, axis=1), noise, Decoding(temperature, **filters))  # type: ignore[arg-type]
     return np.bincount(ids, minlength=len(logits)) / DRAWS
 
 
@@ -53,6 +54,11 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     np.testing.assert_allclose(shares(logits, top_p=0.7), [5 / 8, 3 / 8, 0, 0], atol=0.01)
 
 
+def test_top_p_keeps_no_more_of_equals_than_it_needs() -> None:
+    assert (shares([1, 1, 1, 1], top_p=0.5) > 0).tolist() == [True, True, False, False]
+    assert (shares([1, 1, 1, 1], top_p=0.75) > 0).tolist() == [True, True, True, False]
+
+
 def test_top_k_comes_before_top_p() -> None:
     logits = np.log([0.4, 0.3, 0.2, 0.1]).tolist()
     assert (shares(logits, top_k=2, top_p=0.56) > 0).tolist() == [True, False, False, False]  # 4/7 reaches it
@@ -60,5 +66,96 @@ def test_top_k_comes_before_top_p() -> None:
 
 def test_columns_are_treated_each_for_itself() -> None:
     logits = np.array([[0.0, 50.0], [50.0, 0.0]])
-    assert decoding.sample(logits, np.zeros((2, 2)), 1.0).tolist() == [1, 0]
-    assert decoding.sample(logits, np.zeros((2, 2)), 1.0, top_k=1, top_p=0.5).tolist() == [1, 0]
+    assert decoding.sample(logits, np.zeros((2, 2)), Decoding()).tolist() == [1, 0]
+    assert decoding.sample(logits, np.zeros((2, 2)), Decoding(top_k=1, top_p=0.5)).tolist() == [1, 0]
+
+
+def test_min_p_is_relative_to_the_likeliest() -> None:
+    logits = np.log([0.6, 0.3, 0.06, 0.04]).tolist()
+    assert (shares(logits, min_p=0.08) > 0).tolist() == [True, True, True, False]
+    np.testing.assert_allclose(shares(logits, min_p=0.2), [2 / 3, 1 / 3, 0, 0], atol=0.01)
+
+
+# -- line ends
+
+LINE_END, STOP = 0, 1
+SETTINGS = [
+    {"temperature": t, **f}
+    for t in (1e-30, 0.1, 0.5, 1.0, 3.0)
+    for f in ({}, {"top_k": 2}, {"top_p": 0.7}, {"min_p": 0.2})
+]
+
+
+def probabilities(logits: np.ndarray, boost: float | None = None, **settings: float) -> np.ndarray:
+    """The distribution, (V, N)."""
+    how = Decoding(line_end=LINE_END, ends=(STOP,), **settings)  # type: ignore[arg-type]
+    scores, log_odds = decoding.log_scores(logits, how, None if boost is None else np.full(logits.shape[1], boost))
+    p = np.exp(scores - scores.max(axis=0))
+    p /= p.sum(axis=0)
+    np.testing.assert_allclose(p[LINE_END], 1 / (1 + np.exp(-log_odds)), rtol=1e-9)
+    return p
+
+
+def some_logits() -> np.ndarray:
+    return np.random.default_rng(3).normal(scale=4, size=(12, 50)).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits.astype(np.float64))
+    return p / p.sum(axis=0)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_line_end_keeps_its_probability_and_all_sum_to_one(settings: dict[str, float]) -> None:
+    logits = some_logits()
+    p = probabilities(logits, **settings)
+    np.testing.assert_allclose(p.sum(axis=0), 1, rtol=1e-12)
+    np.testing.assert_allclose(p[LINE_END], softmax(logits)[LINE_END], rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 0.1, 0.5, 3.0])
+def test_the_end_of_a_sentence_keeps_its_probability_and_the_rest_is_sharpened(temperature: float) -> None:
+    logits = some_logits()
+    p, model = probabilities(logits, temperature=temperature), softmax(logits)
+    np.testing.assert_allclose(p[STOP], model[STOP], rtol=1e-6)
+    if temperature >= 0.1:
+        sharpened = softmax(logits[2:] / temperature)
+        np.testing.assert_allclose(p[2:] / p[2:].sum(axis=0), sharpened, rtol=1e-5, atol=1e-12)
+
+
+def test_temperature_one_without_truncation_is_the_models_distribution() -> None:
+    logits = some_logits()
+    np.testing.assert_allclose(probabilities(logits), softmax(logits), rtol=1e-6)
+    noise = np.random.default_rng(1).gumbel(size=logits.shape)
+    behind = LineAccount(LineHazard(range(65)), 50, 30)
+    behind.chars += 500
+    chosen = decoding.sample(logits, noise, Decoding(line_end=LINE_END, ends=(STOP,)), behind)
+    assert chosen.tolist() == (logits + noise).argmax(axis=0).tolist(), "and no account changes it"
+
+
+def test_a_vocabulary_of_ends_alone_can_be_sampled() -> None:
+    for V in (1, 2):
+        logits = some_logits()[:V]
+        how = Decoding(0.5, top_p=0.9, line_end=LINE_END, ends=(STOP,)[: V - 1])
+        assert set(decoding.sample(logits, np.zeros_like(logits), how).tolist()) <= set(range(V))
+
+
+def test_a_line_without_chances_to_end_gets_them_back() -> None:
+    lengths = [10 + k for k in range(65)]  # as evenly spread quantiles
+    account = LineAccount(LineHazard(lengths), 2)
+    never, always = np.array([-20.0, -20.0]), np.array([False, False])
+    boosts = []
+    for _ in range(200):
+        boosts.append(account.boost()[0])
+        account.advance(never, always)
+    assert boosts[10] == 0, "no line of the text is shorter"
+    assert np.all(np.diff(boosts[11:]) > 0)
+    assert boosts[42] == pytest.approx(decoding.GAIN * np.log(2), rel=0.1), "half of the lines end before"
+    assert boosts[148] > decoding.GAIN * decoding.TAIL, "twice the longest"
+    account.advance(never, np.array([True, False]))
+    assert account.boost()[0] == 0
+    assert account.boost()[1] > 0
+
+
+def test_a_prompt_is_no_missed_chance() -> None:
+    assert LineAccount(LineHazard(range(65)), 1, chars=60).boost()[0] == 0

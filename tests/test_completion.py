@@ -64,7 +64,7 @@ def bash(folder: Path, *words: str, **more: str) -> list[str]:
 
 
 CASES: list[tuple[list[str], list[str]]] = [
-    ([""], ["train", "sample", "resume", "info", "eval"]),
+    ([""], ["train", "sample", "resume", "info", "eval", "export", "runs"]),
     (["tr"], ["train"]),
     (["sample", ""], ["letters", "tweets"]),
     (["resume", "tw"], ["tweets"]),

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from charlstm.errors import CorpusError
-from charlstm.text import corpus
-from charlstm.text.sources import find
+from charlstm.settings import TextOptions
+from charlstm.text import corpus, files
+from charlstm.text.sources import default_name, find, find_again
+from tests.conftest import SMALL, Result
 
 
-def read(path: Path, **more: str) -> tuple[str, corpus.Corpus]:
-    found = corpus.read([str(path)], **more)
+def read(path: Path, **options: Any) -> tuple[str, corpus.Corpus]:
+    found = corpus.read([str(path)], TextOptions(**options))
     return found.vocabulary.decode(found.ids), found
 
 
@@ -68,7 +72,7 @@ def test_pieces_that_split_a_character_or_a_line_end_do_not_matter(
     path = write(folder, expected.replace("\n", "\r\n").encode())
     whole = read(path)[1].info
     for size in (1, 2, 3, 5, 7):
-        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        monkeypatch.setattr(files, "CHUNK_BYTES", size)
         text, found = read(path)
         assert text == expected
         assert found.info == whole
@@ -123,7 +127,7 @@ def test_a_text_too_short_to_hold_back_from_is_trained_on_whole(folder: Path) ->
         (b"\xef\xbb\xbf", ["is empty"]),
         (b"x", ["one character"]),
         (b"good line\nbad \xff byte", ["line 2", "offset 14", "0xFF", "`encoding` cp1252"]),
-        (b"cut short \xe6\xbc", ["offset 10", "`encoding`"]),
+        (b"cut short \xe6\xbc", ["offset 10", "the rest is UTF-8", "iconv -c"]),
         (b"\x7fELF\x02\x01\x01" + b"\0\x03\xf0\x81" * 200, ["binary file"]),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4, ["binary file"]),
         ("text".encode("utf-16") + b"\0", ["UTF-16", "offset 10"]),
@@ -139,7 +143,7 @@ def test_what_is_wrong_with_a_text_is_said_with_what_to_type(folder: Path, data:
 def test_the_offset_of_a_bad_byte_is_right_beyond_the_first_piece(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 16)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 16)
     with pytest.raises(CorpusError, match=r"line 6, offset 50: byte 0xFE"):
         read(write(folder, b"123456789\n" * 5 + b"\xfe"))
 
@@ -188,7 +192,7 @@ def test_every_encoding_gives_the_same_text_wherever_it_is_cut(
     ) * 20
     path = write(folder, expected.replace("\n", "\r\n").encode(encoding))
     for size in (1, 3, 64, 1 << 18):
-        monkeypatch.setattr(corpus, "CHUNK_BYTES", size)
+        monkeypatch.setattr(files, "CHUNK_BYTES", size)
         assert read(path, encoding=encoding)[0] == expected
 
 
@@ -219,14 +223,14 @@ def test_of_a_file_that_grows_while_it_is_read_what_was_there_is_taken(
             file.write("é"[-1:].encode()[1:] + b" and more of it" * 10)
         add(builder, piece)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 4)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 4)
     monkeypatch.setattr(corpus._Builder, "add", grow)
     assert read(path)[0] == "grows and grows, é"
 
 
 def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read(write(folder, "the cat, é".encode()))[1].info
-    monkeypatch.setattr(corpus, "CHUNK_BYTES", 3)
+    monkeypatch.setattr(corpus, "BLOCK_CHARS", 3)
     assert read(write(folder, "the cat, é sat".encode()))[1].begins_with(before)
     assert not read(write(folder, "The cat, é sat".encode()))[1].begins_with(before)
 
@@ -240,6 +244,12 @@ def test_a_path_a_directory_and_a_pattern_are_found(folder: Path) -> None:
     assert find(["b.txt"]) == (str(folder / "b.txt"),)
     assert find([str(folder)]) == (str(folder / "a.txt"), str(folder / "b.txt"))
     assert find(["*.md"]) == (str(folder / "notes.md"),)
+
+
+def test_a_text_that_is_named_twice_is_read_once(folder: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        write(folder, b"text", name)
+    assert find(["b.txt", "*.txt", str(folder)]) == (str(folder / "b.txt"), str(folder / "a.txt"))
 
 
 def test_a_bare_name_is_looked_for_in_corpora(folder: Path) -> None:
@@ -273,3 +283,61 @@ def test_a_name_that_leads_nowhere_is_one_sentence(folder: Path, name: str) -> N
     (folder / "empty-folder").mkdir()
     with pytest.raises(CorpusError):
         find([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.com/a/tweets.txt", r"does not download: type 'curl -Lo tweets\.txt https://"),
+        ("notes", r"no \.txt files but 2 \.md files: type 'notes/\*\*/\*\.md' with the quotes"),
+        ("checkpoints/tweets.npz", "is a run, not a text: continue it with 'charlstm resume tweets'"),
+        ("missing.txt.gz", "neither a file of that name nor a text in corpora/"),
+        ("~nosuchuser/x.txt", "can't be accessed"),
+    ],
+)
+def test_what_was_probably_meant_is_said_with_what_to_type(folder: Path, name: str, words: str) -> None:
+    (folder / "notes" / "more").mkdir(parents=True)
+    for path in ("notes/a.md", "notes/more/b.md", "notes/picture.png"):
+        write(folder, b"some text", path)
+    with pytest.raises(CorpusError, match=words) as caught:
+        find([name])
+    assert "site-packages" not in str(caught.value)
+    assert "/charlstm/" not in str(caught.value)
+    assert len(find(["notes/**/*.md"])) == 2
+
+
+def test_a_file_that_is_named_twice_is_noted(folder: Path) -> None:
+    write(folder, b"text", "a.txt")
+    write(folder, b"text", "b.txt")
+    notes: list[str] = []
+    assert len(find(["a.txt", "b.txt", "./*.txt"], notes)) == 2
+    assert notes == [f"{folder / 'a.txt'} (and 1 more) is named twice but read once"]
+    assert find(["a.txt", "b.txt"], notes)
+    assert len(notes) == 1
+
+
+def test_a_recorded_source_is_a_file_and_never_a_pattern(folder: Path) -> None:
+    write(folder, b"text", "a.txt")
+    assert find_again([str(folder / "a.txt")]) == (str(folder / "a.txt"),)
+    assert Path(find_again(["fables"])[0]).name == "fables.txt"
+    for source in ("/**/*", "/", str(folder), "/dev/zero", str(folder / "*.txt"), "x\0y", "gone.txt"):
+        with pytest.raises(CorpusError, match="is missing"):
+            find_again([source])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("/a/tweets.csv.gz", "tweets"), ("/a/x.tar.gz", "x.tar"), ("t.jsonl", "t"), ("v1.2.txt", "v1.2"), ("a.zip", "a")],
+)
+def test_the_name_of_a_run_has_no_suffix_of_the_text(source: str, name: str) -> None:
+    assert default_name([source]) == name
+
+
+def test_a_run_in_place_of_a_text_is_recognised(charlstm: Callable[..., Result], text: Path) -> None:
+    assert charlstm("train", "verses.txt", "--name", "mine", "--steps", 1, *SMALL).status == 0
+    told = charlstm("train", "mine")
+    assert told.status == 2
+    assert "charlstm resume mine" in told.sentence
+    twice = charlstm("train", "verses.txt", "verses.txt", "--steps", 1, *SMALL)
+    assert twice.status == 0
+    assert "verses.txt is named twice but read once" in twice.err

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from charlstm import launch
-from charlstm.inference import evaluation
+from charlstm import api, blas, launch
+from charlstm.cli import evaluate
+from charlstm.inference import evaluation, scoring
 from charlstm.nn.stepper import Stepper
-from charlstm.settings import TrainConfig
+from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text.vocabulary import Vocabulary
-from charlstm.training import loop, state
+from charlstm.training import autoconfig, loop, state
 from tests.conftest import SMALL, VERSES, Result, sweep
 
 
@@ -83,14 +85,87 @@ def test_a_text_with_nothing_to_predict_is_refused(charlstm: Callable[..., Resul
     assert charlstm("eval", run, "new.txt", "--unknown", "skip").status == 2
 
 
-def test_show_writes_the_text_itself_and_nothing_that_drives_a_terminal(
+def test_show_has_a_legend_and_a_form_without_colours(
     charlstm: Callable[..., Result], run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("new.txt").write_text("the dog sat\non the mat", encoding="utf-8")
-    plain = charlstm("eval", run, "new.txt", "--show").out
-    assert plain.startswith("the dog sat\non the mat\n")
+    Path("new.txt").write_text("the dog sat\non the #mat", encoding="utf-8")
+    show = ("eval", run, "new.txt", "--show", "--unknown", "skip")
+    legend, first, marks, second, more, loss = charlstm(*show).out.splitlines()
+    assert legend.startswith("nats per character: ' ' 0 to 0.5, '.' 0.5 to 1.5,")
+    assert (first, second) == ("the dog sat", "on the mat")
+    assert set(marks + more) <= set(" .:+#")
+    assert len(marks) <= len(first) + 1, "the line end has a mark, too"
+    assert "nats" in loss
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[" in charlstm("eval", run, "new.txt", "--show").out
+    coloured = charlstm(*show).out
+    assert "\x1b[" in coloured
+    assert coloured.count("\n") == 4, "no marks"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert ":" in charlstm(*show).out.splitlines()[2]
+
+
+def test_show_as_json_is_values_and_nothing_else(charlstm: Callable[..., Result], run: str) -> None:
+    Path("new.txt").write_text("the dog sat", encoding="utf-8")
+    told = json.loads(charlstm("eval", run, "new.txt", "--show", "--json").out)
+    assert told["text"] == "the dog sat"
+    first, *others = told["char_nats"]
+    assert first is None
+    assert sum(others) / len(others) == pytest.approx(told["nats_per_char"], abs=1e-4)
+
+
+def test_a_limit_leaves_out_the_rest_and_its_characters(charlstm: Callable[..., Result], run: str) -> None:
+    Path("new.txt").write_text("the dog sät on the mat", encoding="utf-8")
+    assert charlstm("eval", run, "new.txt").status == 2
+    told = json.loads(charlstm("eval", run, "new.txt", "--limit", 9, "--json").out)
+    Path("new.txt").write_text("the dog s", encoding="utf-8")
+    assert told == json.loads(charlstm("eval", run, "new.txt", "--json").out)
+    assert charlstm("eval", run, "new.txt", "--limit", -1).status == 2
+
+
+def test_several_processes_read_what_one_reads(folder: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = api.load(run), VERSES * 40
+    alone = model.score(text)
+    one = np.zeros(len(text))
+    for places, nats in alone:
+        one[places] = nats
+    monkeypatch.setattr(scoring, "PARALLEL_CHARS", 0)
+    monkeypatch.setattr(blas, "cores", lambda: 3)
+    several = np.zeros(len(text))
+    for places, nats in model.score(text):
+        several[places] = nats
+    np.testing.assert_allclose(several, one, rtol=1e-3, atol=1e-5)
+    assert model.evaluate(text) == pytest.approx(alone.mean_nats(), rel=1e-5)
+
+
+def test_progress_is_shown_on_a_terminal_from_the_second_second(
+    charlstm: Callable[..., Result], run: str, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert charlstm("eval", run, text).err == "", "it was done within a second"
+    monkeypatch.setattr(evaluate, "PATIENCE_S", 0.0)
+    assert "char/s" in charlstm("eval", run, text).err
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_is_not_finite_is_an_error(charlstm: Callable[..., Result], folder: Path, run: str) -> None:
+    path = folder / "checkpoints" / "verses.best.npz"
+    with np.load(path) as members:
+        arrays = {
+            name: np.where(a, a.dtype.type(3e38), a) if name.startswith("param/") else a for name, a in members.items()
+        }
+    np.savez(path, **arrays)
+    Path("new.txt").write_text("the dog sat", encoding="utf-8")
+    told = charlstm("eval", run, "new.txt")
+    assert (told.status, told.out) == (1, "")
+    assert "not a finite number" in told.sentence
+
+
+def test_a_text_and_a_run_in_each_others_place_are_told_apart(
+    charlstm: Callable[..., Result], text: Path, run: str
+) -> None:
+    told = charlstm("eval", text, run)
+    assert told.status == 2
+    assert f"type 'charlstm eval verses {text}'" in told.sentence
 
 
 # -- weights from another run
@@ -112,6 +187,15 @@ def test_weights_from_a_run_begin_where_it_ended(charlstm: Callable[..., Result]
     assert losses[0] == pytest.approx(losses[1], abs=0.12)  # the new characters take a little probability
 
 
+def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
+    charlstm: Callable[..., Result], text: Path, run: str
+) -> None:
+    options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
+    for more, expected in (((), autoconfig.PRETRAINED_RATES[0][1] * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+        started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
+        assert started["lr"] == pytest.approx(expected)
+
+
 def test_characters_that_only_the_run_knows_are_kept(charlstm: Callable[..., Result], folder: Path, run: str) -> None:
     Path("few.txt").write_text("the cat sat\n" * 80, encoding="utf-8")
     assert charlstm("train", "few.txt", "--init-from", run, "--steps", 2, "--batch", 4, "--seq", 10).status == 0
@@ -128,6 +212,7 @@ def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
     config, wider = (evaluation.model.ModelConfig(V, 3, hidden=4, layers=2) for V in (5, 7))
     pretrained = evaluation.model.init(config, np.random.default_rng(0))
+    pretrained["out.b"][:] = [0.5, -2.0, 1.0, 0.0, 3.0]
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
     evaluation.model.load_pretrained(ours, pretrained, places)

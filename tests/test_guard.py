@@ -164,6 +164,28 @@ def test_the_rate_comes_back_after_one_accident_and_not_after_two() -> None:
         assert (kept.recoveries, kept.lr_scale) == (recoveries, pytest.approx(expected))
 
 
+def test_the_weights_of_a_good_step_are_kept_to_come_back_to(text: Path) -> None:
+    run, *ids = begin(text, steps=guard.RECENT + 5)
+    for event in loop.train(run, *ids):
+        if isinstance(event, events.Progress) and event.step == guard.RECENT:
+            good = {name: p.copy() for name, p in run.params.items()}
+    assert run.guard.good_step == guard.RECENT
+    assert all(np.array_equal(run.snapshot[name], p) for name, p in good.items())
+    assert not np.array_equal(run.params["out.W"], good["out.W"])
+
+
+def test_recovery_restores_the_good_weights_clears_the_rest_and_lowers_the_rate(text: Path) -> None:
+    run, *_ = begin(text)
+    rate = loop.lr_now(run)
+    good = {name: p.copy() for name, p in run.params.items()}
+    for a in (*run.params.values(), *run.slots.values(), run.recurrent_state.h, run.recurrent_state.c):
+        a += 1
+    assert loop._recover(run)
+    assert all(np.array_equal(run.params[name], p) for name, p in good.items())
+    assert not any(a.any() for a in (*run.slots.values(), run.recurrent_state.h, run.recurrent_state.c))
+    assert loop.lr_now(run) == pytest.approx(guard.RECOVERY_LR * rate)
+
+
 # -- in training
 
 Poison = Callable[[TrainState, pytest.MonkeyPatch], None]

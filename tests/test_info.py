@@ -45,7 +45,7 @@ def age(folder: Path, **seconds: float) -> None:
 
 def begin(text: Path) -> None:
     """A run on disk that has not taken a step."""
-    run, _ = state.begin(corpus.read([str(text)], "utf-8"), TrainConfig(hidden=4, batch=2, seq=5))
+    run, _ = state.begin(corpus.read([str(text)]), TrainConfig(hidden=4, batch=2, seq=5))
     Path("checkpoints").mkdir()
     checkpoint.save_run(Path("checkpoints/new.npz"), run)
 

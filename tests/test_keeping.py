@@ -14,13 +14,17 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from charlstm import events, launch, session
-from charlstm.errors import SaveError
+from charlstm.errors import SaveError, UsageError
 from charlstm.settings import Budget, RunOptions, TrainRequest
 from charlstm.storage import atomic, checkpoint
 from charlstm.storage.lock import Lock, trainer_of
+from charlstm.storage.runs import find_run
+from charlstm.text import corpus
+from charlstm.training import loop
 from charlstm.training.control import Stop
 from tests.conftest import SMALL, Result, slow
 
@@ -163,6 +167,30 @@ def test_a_run_that_was_killed_after_its_last_step_is_judged_when_it_goes_on(
     assert Path("checkpoints/verses.npz").read_bytes() == undisturbed
 
 
+def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(text)
+    best = {name: p.copy() for name, p in run.state.params.items()}
+    breaking(monkeypatch, lambda attempt: attempt > 1)
+    (failed,) = run.saver.save_best({"step": 1, "steps": 2, "epoch": 0.0, "elapsed_s": 0.0})
+    assert isinstance(failed, events.SaveFailed)
+    for p in run.state.params.values():
+        p += 1
+    list(run.saver.save({"step": 2, "steps": 2, "epoch": 0.0, "elapsed_s": 0.0}))
+    saved = checkpoint.load(run.saver.files.best).char_model.params
+    assert all(np.array_equal(saved[name], p) for name, p in best.items())
+
+
+def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.2])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(losses))
+    for _ in begin(text).run():
+        pass
+    assert checkpoint.load(find_run("verses", Path("checkpoints"), best=True)).step == 20
+    assert checkpoint.load(find_run("verses", Path("checkpoints"), best=False)).step == 40
+
+
 # -- one writer
 
 
@@ -210,6 +238,23 @@ def test_of_many_at_once_one_trains_and_the_others_leave_and_a_killed_one_holds_
         [*command[:5], "--if-exists", "resume", "--steps", "1", "--display", "none"], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
+
+
+def test_a_run_that_another_process_made_while_the_text_was_read_is_left_alone(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = Path("checkpoints/verses.npz"), corpus.read
+
+    def read_slowly(*args: str) -> corpus.Corpus:
+        path.parent.mkdir()
+        path.write_bytes(b"of the other process")
+        return read(*args)
+
+    monkeypatch.setattr(corpus, "read", read_slowly)
+    with pytest.raises(UsageError, match="already exists"):
+        begin(text)
+    assert path.read_bytes() == b"of the other process"
+    assert trainer_of(path) is None
 
 
 def test_whoever_asks_who_trains_a_run_keeps_nobody_from_training_it(folder: Path) -> None:

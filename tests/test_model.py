@@ -141,6 +141,16 @@ def test_forgetting_touches_the_named_streams_only() -> None:
     np.testing.assert_array_equal(after.c[:, [0, 2]], state.c[:, [0, 2]])
 
 
+@pytest.mark.parametrize("gate", range(4))
+def test_saturation_counts_every_gate(gate: int) -> None:
+    *_, work = example(2)
+    for tape in work.tapes:
+        tape.last_gates[:3], tape.last_gates[3] = 0.5, 0.0
+    assert model.saturated(work) == 0
+    work.tapes[1].last_gates[gate] = 0.999
+    assert model.saturated(work) == 1 / 8
+
+
 def test_the_shapes_are_those_of_the_parameters() -> None:
     for config in (ModelConfig(V, hidden=H, layers=3), ModelConfig(V, 6, hidden=H)):
         params = model.init(config, np.random.default_rng(0))

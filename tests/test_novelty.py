@@ -14,7 +14,6 @@ import pytest
 
 from charlstm.inference import novelty
 from charlstm.inference.novelty import PIECE, Copied, TrainingText
-from charlstm.text import corpus
 from charlstm.text.vocabulary import Vocabulary
 from tests.conftest import SMALL, VERSES, Result, sweep
 
@@ -94,10 +93,10 @@ def test_novelty_is_told_on_stderr_after_the_sample(charlstm: Program, run: Path
     plain = charlstm("sample", "--length", 100, "--seed", 1)
     told = charlstm("sample", "--length", 100, "--seed", 1, "--novelty")
     assert told.out == plain.out
-    assert re.fullmatch(r"novelty: none of its 20-character .*\n", told.err)
+    assert re.fullmatch(r"novelty: none of its 20-character .*\n", told.err.split("\n", 1)[1])
     short = charlstm("sample", "--length", 5, "--seed", 1, "--novelty")
     assert "shorter than 20 characters" in short.err
-    several = charlstm("sample", "--length", 50, "--seed", 4, "-n", 2, "--novelty").err.splitlines()
+    several = charlstm("sample", "--length", 50, "--seed", 4, "-n", 2, "--novelty", "-q").err.splitlines()
     assert [line.split(":")[0] for line in several] == ["novelty of seed 4", "novelty of seed 5"]
 
 
@@ -109,7 +108,7 @@ def test_what_is_copied_is_told_with_its_longest_run(
     text = VERSES[8:49] + "qqqqqqqqqqqqqqqqqqq"  # 41 characters, and 19 others
     monkeypatch.setattr(sampling, "generate", lambda *_: iter([[c] for c in text]))
     told = charlstm("sample", "--length", len(text), "--seed", 1, "--novelty", "--prompt", VERSES[:8])
-    assert re.fullmatch(r"novelty: 53\.7 % of its 20-character .* 41 characters\n", told.err)
+    assert re.fullmatch(r"novelty: 53\.7 % of its 20-character .* 41 characters\n", told.err.split("\n", 1)[1])
     facts = json.loads(charlstm("sample", "--length", len(text), "--seed", 1, "--novelty", "--json").out)
     assert facts["novelty"] == {
         "piece_chars": 20, "pieces": 41, "copied_pieces": 22, "copied_share": 22 / 41, "longest_copied_chars": 41
@@ -146,7 +145,7 @@ def test_a_text_that_cannot_be_compared_with_is_one_sentence_before_anything_is_
 def test_a_text_from_standard_input_cannot_be_compared_with(
     charlstm: Program, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "STDIN", str(run))
+    monkeypatch.setattr(novelty, "STDIN", str(run))
     told = charlstm("sample", "--novelty")
     assert told.status == 2
     assert "standard input" in told.sentence
@@ -156,3 +155,24 @@ def test_the_built_in_model_can_be_compared(charlstm: Program, folder: Path) -> 
     told = charlstm("sample", "--length", 300, "--temp", 0.2, "--seed", 1, "--novelty")
     assert told.status == 0
     assert re.search(r"^novelty: .* the training text", told.err, re.MULTILINE)
+
+
+def test_the_part_of_a_word_at_the_end_of_a_line_is_known() -> None:
+    passages = novelty.Passages(as_text("the mice met a cat\nand Ann's cats"), 5)
+    for line, cut in (
+        ("a ca", True),
+        ("a cat", False),
+        ("the mic", True),
+        ("a dog", False),
+        ("@mic", False),
+        ("mi.", False),
+    ):
+        assert passages.cut_off(line) == cut, line
+
+
+def test_passages_of_any_length_are_found() -> None:
+    text = as_text(VERSES)
+    for chars in (1, 2, 3, 5, 20, 31, 64):
+        passages = novelty.Passages(text, chars)
+        assert passages.occur_in("#" + VERSES[40 : 40 + chars])
+        assert not passages.occur_in(VERSES[40 : 40 + chars - 1] + "#")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -90,6 +91,16 @@ def test_muon_equals_its_formula_gate_by_gate_and_is_adam_for_what_is_not_hidden
     np.testing.assert_array_equal(params["layer1.b"], rest["layer1.b"])
 
 
+def test_muon_makes_blocks_of_rows_orthogonal_and_no_block_spans_two_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "MUON_ROWS", 2)  # gates of 5 rows: 2, 2 and 1
+    p, g = np.zeros((20, 6)), np.random.default_rng(0).standard_normal((20, 6))
+    slots = optim.empty_slots("muon", {"U": p}, ["U"])
+    optim.muon({"U": p}, {"U": g.copy()}, slots, 1.0, 1)
+    edges = [start + row for start in range(0, 20, 5) for row in (0, 2, 4)] + [20]
+    for a, b in itertools.pairwise(edges):
+        np.testing.assert_allclose(p[a:b], -optim.orthogonal(g[a:b]), rtol=1e-9)
+
+
 def test_muon_changes_no_bit_with_the_number_of_threads() -> None:
     def trained(threads: int) -> tuple[bytes, float]:
         params, slots = muon_case(0), optim.empty_slots("muon", muon_case(0), ["layer1.U"])
@@ -105,6 +116,15 @@ def test_sgd_goes_down_the_gradient() -> None:
     expected = params["a"] - 0.1 * grads["a"]
     optim.sgd(params, grads, {}, 0.1, 1)
     np.testing.assert_allclose(params["a"], expected)
+
+
+@pytest.mark.parametrize("name", list(optim.UPDATES))
+def test_every_optimizer_returns_the_norm_of_its_change(name: str) -> None:
+    before, params, slots = arrays(0), arrays(0), optim.empty_slots(name, arrays(0))
+    for t in range(1, 4):
+        moved = optim.UPDATES[name](params, arrays(t), slots, 0.1, t)
+        assert moved == pytest.approx(optim.norm({key: params[key] - before[key] for key in params}), rel=1e-9)
+        before = {key: p.copy() for key, p in params.items()}
 
 
 @pytest.mark.parametrize("name", list(optim.UPDATES))

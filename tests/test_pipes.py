@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import ROOT, slow, spawn, sweep, wait_for
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m charlstm"
-SEEDED = f"{PROGRAM} sample fables --seed 1"
+SEEDED = f"{PROGRAM} sample fables --seed 1 -q"
 posix = pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
 
 
@@ -76,7 +76,7 @@ def test_wc_counts_the_lines_that_were_asked_for(folder: Path) -> None:
 @has("bash")
 def test_both_streams_in_one_pipe_hold_the_seed_and_the_text(folder: Path) -> None:
     done = shell(f"{PROGRAM} sample fables --length 40 2>&1 | cat", folder)
-    assert done.stdout.startswith(b"seed ")
+    assert done.stdout.startswith(b"from fables, step ")
     assert len(done.stdout.split(b"\n", 1)[1]) == 40
 
 
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_sentence_and_status_1(folder: Path, words: str) -> N
         process = spawn(*words.split(), cwd=folder, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert [line for line in err.splitlines() if not line.startswith(b"seed ")] == [
+    assert [line for line in err.splitlines() if not line.startswith(b"from ")] == [
         b"charlstm: standard output: No space left on device"
     ]
 
@@ -130,7 +130,7 @@ def beginning() -> bytes:
 def test_a_signal_ends_a_sample_at_once_and_what_was_written_stands(
     folder: Path, beginning: bytes, number: int, status: int, options: tuple[object, ...]
 ) -> None:
-    process = spawn("sample", "fables", "--length", 2_000_000, "--seed", 1, *options, cwd=folder)
+    process = spawn("sample", "fables", "--length", 2_000_000, "--seed", 1, "-q", *options, cwd=folder)
     begun(process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -141,7 +141,7 @@ def test_a_signal_ends_a_sample_at_once_and_what_was_written_stands(
 
 @posix
 def test_a_file_that_was_not_finished_is_not_left_behind(folder: Path) -> None:
-    process = spawn("sample", "fables", "--length", 10_000_000, "--seed", 1, "--output", "today.txt", cwd=folder)
+    process = spawn("sample", "fables", "--length", 10_000_000, "--seed", 1, "-q", "--output", "today.txt", cwd=folder)
     wait_for(lambda: any(folder.iterdir()))
     process.terminate()
     _, err = process.communicate(timeout=30)

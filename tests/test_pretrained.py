@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charlstm.inference import evaluation
 from charlstm.settings import PRETRAINED_MINUTES
 from charlstm.storage import checkpoint, pretrained
+from charlstm.text import corpus
 from charlstm.training import budget
 from tests.conftest import SMALL, VERSES, Result, spawn
 from tests.experiments.pack import pack
@@ -75,6 +77,18 @@ def test_who_wants_random_weights_or_another_size_gets_them(
 ) -> None:
     assert charlstm("train", text, *FEW, *words).status == 0
     assert started_from("verses") is None
+
+
+def test_it_must_predict_a_text_better_than_letter_frequencies_by_a_margin(
+    text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = corpus.read([str(text)])
+    for nats, suits in ((1.0, True), (1.6, False), (2.4, False), (4.0, False)):
+        monkeypatch.setattr(evaluation, "evaluate", lambda *_, nats=nats: nats)
+        monkeypatch.setattr(evaluation, "unigram_nats", lambda *_: 2.0)
+        weights, why = pretrained.for_text(found, found.ids)
+        assert (weights is not None) == suits
+        assert "letter frequencies" in why
 
 
 def test_a_long_text_does_not_ask_for_it(

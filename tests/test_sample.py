@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from charlstm import api
+from charlstm.cli import sample as cli_sample
 from charlstm.errors import UsageError
-from charlstm.inference import sampling
+from charlstm.inference import drafts
 from charlstm.settings import SampleConfig
 from charlstm.text.prompt import read_prompt
-from tests.conftest import SMALL, Result
+from tests.conftest import SMALL, Result, spawn
 
 Program = Callable[..., Result]
 
@@ -96,7 +101,7 @@ def test_both_prompts_are_one_too_many(charlstm: Program, run: str) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_so_many_lines_are_written_and_each_is_whole(charlstm: Program, run: str, prompt: str, count: int) -> None:
     out = charlstm("sample", "--lines", 4, "-n", count, "--prompt", prompt, "--seed", 2).out
-    assert out.count("\n") == (4 + prompt.count("\n")) * count
+    assert out.count("\n") == (4 + prompt.count("\n")) * count + count - 1, "an empty line between two texts"
     assert out.endswith("\n")
     assert out.count(prompt) >= count
 
@@ -115,7 +120,7 @@ def test_length_and_stop_come_before_lines(charlstm: Program, run: str) -> None:
 def test_a_line_end_that_never_comes_is_not_waited_for(
     charlstm: Program, run: str, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(sampling, "LONGEST_LINE", 10)
+    monkeypatch.setattr(drafts, "LONGEST_LINE", 10)
     result = charlstm("sample", "--lines", 3, "-n", count, "--seed", 2)
     assert result.status == 1
     assert "without a line end" in result.sentence
@@ -160,9 +165,12 @@ def test_what_cannot_be_is_one_sentence(charlstm: Program, run: str, words: list
     assert expected in result.sentence
 
 
-def test_the_coldest_temperature_is_greedy_and_does_not_overflow(charlstm: Program, run: str) -> None:
-    greedy = charlstm("sample", "--temp", 0, "--length", 40, "--seed", 1).out
-    assert charlstm("sample", "--temp", "1e-320", "--length", 40, "--seed", 1).out == greedy
+def test_temperature_zero_is_greedy_whatever_the_seed_and_the_coldest_does_not_overflow(
+    charlstm: Program, run: str
+) -> None:
+    options = ("--length", 40, "--seed")
+    assert charlstm("sample", "--temp", 0, *options, 1).out == charlstm("sample", "--temp", 0, *options, 2).out
+    assert len(charlstm("sample", "--temp", "1e-320", *options, 1).out) == 40
 
 
 # -- JSON
@@ -205,12 +213,12 @@ def test_a_mistake_is_told_and_changes_nothing(typed: Callable[..., Result]) -> 
     told = typed(words)
     assert (told.status, told.out) == (0, "")
     lines = told.err.splitlines()
-    assert lines[0] == "/temp takes a number, as in '/temp 1.0'"
+    assert lines[0] == "/temp takes a number, as in '/temp 0.8'"
     assert lines[1].startswith("/temp -1 is out of range")
     assert lines[2] == "/length takes a whole number, as in '/length 300'"
     assert lines[3].startswith("/seed -1 is out of range")
     assert "/nonsense" in lines[4]
-    assert lines[6:8] == ["temp 1", "length 300"]
+    assert lines[6:8] == ["temp 0.8", "length 300"]
     assert "Ctrl-D exits" in told.err
 
 
@@ -226,7 +234,7 @@ def test_what_the_model_never_saw_is_told_and_left_out(typed: Callable[..., Resu
 def test_lines_are_answered_until_a_line_end_never_comes(
     typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "LONGEST_LINE", 10)
+    monkeypatch.setattr(drafts, "LONGEST_LINE", 10)
     told = typed(b"/length 0\n/lines 9\nthe\n/lines 0\n/length 3\nthe\n")
     assert told.status == 0
     assert "without a line end" in told.err
@@ -261,3 +269,171 @@ def test_a_conversation_without_a_standard_input_is_refused(
     assert "standard input is closed" in charlstm("sample", "-i").sentence
     with pytest.raises(UsageError):
         read_prompt("-")
+
+
+# -- lines and texts that fit
+
+
+def test_each_line_fits_and_ends_where_a_line_or_sentence_ends(charlstm: Program, run: str) -> None:
+    options = ("--lines", 3, "-n", 20, "--seed", 1, "--separator", "#")
+    free = charlstm("sample", *options).out
+    lines = charlstm("sample", *options, "--max-chars", 30).out.splitlines()
+    assert len(lines) == 20 * 4 - 1
+    assert max(map(len, lines)) <= 30 < max(map(len, free.splitlines()))
+    assert charlstm("sample", *options, "--max-chars", 1000).out == free
+
+
+def test_a_text_that_fits_ends_with_a_sentence_and_begins_with_the_prompt() -> None:
+    model = written("One two. Is it? “Yes.” It is a 3.5 in the U.S. Army. And more that is not", 61)
+    texts = ["".join(model(max_chars=n, prompt="On")) for n in (10, 16, 22, 30, 51, 55)]
+    assert texts == ["e two.", "e two. Is it?", "e two. Is it? “Yes.”", *["e two. Is it? “Yes.”"] * 2, texts[-1]]
+    assert texts[-1].endswith("Army.")
+
+
+def written(text: str, more: int) -> Callable[..., Any]:
+    """A model that writes a text and then letters for ever, whatever the settings; its drafts are real."""
+
+    def sample(**settings: Any) -> Iterator[str]:
+        config = SampleConfig(**settings)
+        place = len(config.prompt)
+
+        def restore(state: int, character: str) -> None:
+            nonlocal place
+            place = state
+
+        draft = drafts.Draft(config, config.prompt, None, lambda: place, restore)
+        while not draft.over:
+            character = text[place] if place < len(text) else "x"
+            place += 1
+            yield draft.take(character)
+
+    return sample
+
+
+def test_what_no_draft_can_do_is_one_sentence(charlstm: Program, run: str) -> None:
+    for words, expected in (
+        (("--max-chars", 1, "--lines", 1, "--prompt", "the cat"), "raise --max-chars"),
+        (("--max-chars", 9, "--lines", 1, "--temp", 0), "raise --max-chars"),
+        (("--no-copy", 1, "--lines", 1, "--temp", 1), "raise --no-copy or --temp"),
+        (("--no-copy", 1, "--lines", 1, "-n", 40), "raise --no-copy"),
+        (("--no-copy", 1, "--length", 100, "--temp", 0), "at --temp 0"),
+    ):
+        result = charlstm("sample", *words, "--seed", 1)
+        assert result.status == (2 if "--prompt" in words else 1)
+        assert expected in result.sentence
+    assert "can't be combined" in charlstm("sample", "--max-chars", 9, "--length", 9).sentence
+
+
+def test_no_line_contains_a_passage_of_the_text(charlstm: Program, run: str) -> None:
+    text = Path("verses.txt").read_text(encoding="utf-8")
+    options = ("--lines", 4, "-n", 8, "--seed", 1, "--temp", 0.5, "--json")
+    for chars, copied in ((0, True), (5, False)):
+        out = charlstm("sample", *options, "--no-copy", chars).out
+        samples = [json.loads(line)["text"] for line in out.splitlines()]
+        assert copied == any(sample[k : k + 5] in text for sample in samples for k in range(len(sample) - 4))
+    prompt = charlstm("sample", "--lines", 1, "--prompt", "the cat", "--no-copy", 8, "--seed", 1).out
+    assert prompt[:8] not in text, "a passage that begins in the prompt counts"
+    Path("verses.txt").unlink()
+    gone = charlstm("sample", *options, "--no-copy", 5)
+    assert (gone.status, gone.out) == (2, "")
+    assert "--no-copy" in gone.sentence
+
+
+def test_drafts_are_the_same_alone_and_together(run: str) -> None:
+    model = api.load(run)
+    settings = SampleConfig(temperature=0.6, lines=2, max_chars=30, no_copy=6)
+    together = ["".join(pieces) for pieces in zip(*model.sample_many(range(9), settings), strict=True)]
+    assert together == ["".join(model.sample(**vars(settings), seed=seed)) for seed in range(9)]
+
+
+def test_temperature_zero_notices_a_circle(charlstm: Program, folder: Path) -> None:
+    (folder / "ab.txt").write_text("abababababababab" * 50 + "\n", encoding="utf-8")
+    assert charlstm("train", "ab.txt", "--steps", 30, "--val-fraction", 0, *SMALL).status == 0
+    result = charlstm("sample", "--lines", 1, "--temp", 0, "--seed", 1)
+    assert result.status == 1
+    assert "goes round in a circle" in result.sentence
+    finite = charlstm("sample", "--length", 200, "--temp", 0, "--seed", 1)
+    assert (finite.status, len(finite.out)) == (0, 200)
+    assert "a circle of 2 characters" in finite.err
+
+
+# -- several texts
+
+
+def test_a_batch_makes_no_difference(charlstm: Program, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("sample", "-n", 7, "--seed", 3, "--length", 40)
+    whole = [charlstm(*options, *more).out for more in ((), ("--json",))]
+    monkeypatch.setattr(cli_sample, "BATCH", 3)
+    assert [charlstm(*options, *more).out for more in ((), ("--json",))] == whole
+
+
+def test_the_separator_is_a_line_of_its_own(charlstm: Program, run: str) -> None:
+    one = [charlstm("sample", "--lines", 2, "--seed", seed).out for seed in (3, 4)]
+    both = ("sample", "--lines", 2, "-n", 2, "--seed", 3)
+    assert charlstm(*both).out == "\n".join(one)
+    assert charlstm(*both, "--separator", "-\\t-").out == "-\t-\n".join(one)
+    assert charlstm("sample", "--lines", 1, "-n", 5, "--seed", 3).out.count("\n") == 5
+
+
+def test_one_of_each_temperature(charlstm: Program, run: str) -> None:
+    result = charlstm("sample", "--temps", "0.4,1.0", "--length", 30, "--seed", 3)
+    one = [charlstm("sample", "--temp", temp, "--length", 30, "--seed", 3).out for temp in (0.4, 1)]
+    assert result.out == "\n\n".join(text.removesuffix("\n") for text in one) or result.out == "\n\n".join(one)
+    assert result.err.endswith("seed 3\n--temp 0.4:\n--temp 1:\n")
+    assert "--temps" in charlstm("sample", "--temps", "0.4;x").sentence
+    assert "--temp -1" in charlstm("sample", "--temps", "0.4,-1").sentence
+
+
+def test_a_dash_is_standard_output(charlstm: Program, run: str) -> None:
+    assert charlstm("sample", "--output", "-", "--length", 9, "--seed", 1).out
+    assert not Path("-").exists()
+
+
+def test_a_stop_text_understands_newlines_and_must_be_possible(charlstm: Program, run: str) -> None:
+    line = charlstm("sample", "--lines", 1, "--seed", 5).out
+    assert charlstm("sample", "--stop", "\\n", "--seed", 5).out == line.removesuffix("\n")
+    refused = charlstm("sample", "--stop", "é")
+    assert (refused.status, refused.out) == (2, "")
+    assert "never saw 'é'" in refused.sentence
+    assert "--prompt-file" in charlstm("sample", "--prompt", "the\\n").sentence
+
+
+def test_a_prompt_of_unseen_characters_is_refused(charlstm: Program, run: str, typed: Callable[..., Result]) -> None:
+    refused = charlstm("sample", "--prompt", "éß", "--unknown", "skip")
+    assert (refused.status, refused.out) == (2, "")
+    assert "any character of the prompt" in refused.sentence
+    told = typed("éß\n".encode())
+    assert (told.status, told.out) == (0, "")
+    assert "nothing to continue" in told.err
+
+
+def test_ctrl_c_clears_a_half_typed_line(run: str) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    process = spawn("sample", run, "-i", "--seed", 7, "--length", 5, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = bytearray()
+
+    def shown(mark: bytes) -> None:
+        while mark not in seen:
+            seen.extend(os.read(leader, 65536))
+        del seen[: seen.index(mark) + len(mark)]
+
+    shown(b"> ")
+    os.write(leader, b"half a li")
+    shown(b"half a li")
+    process.send_signal(signal.SIGINT)
+    shown(b"Ctrl-C again exits")
+    os.write(leader, b"the cat\n")
+    shown(b"the cat")
+    shown(b"the cat")  # the answer; the half line is gone
+    for _ in range(2):
+        shown(b"> ")
+        process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):
+        while os.read(leader, 65536):
+            pass
+    assert process.wait(timeout=20) == 130
+    process.communicate()
+    os.close(leader)

@@ -14,10 +14,11 @@ from charlstm.inference import evaluation, sampling
 from charlstm.nn import loss as losses
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import SampleConfig, TrainConfig
+from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
 from charlstm.text import corpus
-from charlstm.training import loop, schedule, state
+from charlstm.training import advice, loop, schedule, state
+from charlstm.training.budget import Planner, take_budget
 from charlstm.training.schedule import Schedule
 from charlstm.training.state import TrainState
 
@@ -141,11 +142,92 @@ def test_letter_frequencies_are_judged_as_a_model_would_be() -> None:
 def test_the_schedule_warms_up_comes_down_and_depends_on_the_step_alone() -> None:
     plan = Schedule(first=100, last=1100, peak_lr=1.0)
     rates = [plan.lr(step) for step in range(100, 1100)]
-    assert rates[0] < 0.1
+    assert 0 < rates[0] < 0.1
     assert max(rates) == pytest.approx(1, abs=1e-3)
     assert np.argmax(rates) <= schedule.WARMUP_STEPS
     assert rates[-1] == pytest.approx(schedule.FINAL_LR, abs=1e-3)
     assert all(b <= a for a, b in itertools.pairwise(rates[schedule.WARMUP_STEPS :]))
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([3.0, 2.0, 2.2, 2.2, 2.2, 2.2, 2.2, 2.2], True),
+        ([3.0, 2.0, 2.2, 2.2, 2.2, 2.2, 2.2, 2.005], False),  # nearly the best again
+        ([3.0, 2.9, 2.8, 2.7, 2.6, 2.5, 2.4, 2.3], False),
+        ([3.0, 2.0, 2.2, 2.2, 2.2, 2.2], False),  # too few since the best
+    ],
+)
+def test_a_run_stops_early_only_if_its_held_out_loss_stays_above_its_best(
+    text: Path, losses: list[float], expected: bool
+) -> None:
+    run, *_ = begin(text, steps=80)
+    for number, nats in enumerate(losses, start=1):
+        run.step = 10 * number
+        loop._close_history_row(run, nats)
+    assert (run.best_step, run.best_val_nats) == (10 * (losses.index(min(losses)) + 1), min(losses))
+    assert loop.should_stop_early(run) == expected
+
+
+def test_a_row_of_the_history_is_a_mean_since_the_row_before(text: Path) -> None:
+    run, *ids = begin(text, steps=14)
+    losses = [event.loss_nats for event in finish(run, *ids) if isinstance(event, events.Progress)]
+    means = [row.loss_nats for row in run.history]
+    assert means == pytest.approx([sum(losses[:7]) / 7, sum(losses[7:]) / 7])
+
+
+def test_the_training_loop_resets_the_streams_that_a_window_names(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, *ids = begin(text, steps=200)
+    monkeypatch.setattr(loop, "RESET_CHARS", 30)  # three windows
+    started = []
+    forward = loop.DataParallel.loss_and_gradients
+
+    def seen(engine, inputs, targets, state, seeds=None):  # type: ignore[no-untyped-def]
+        started.append(int(np.count_nonzero(~state.c.any(axis=(0, 2)))))
+        return forward(engine, inputs, targets, state, seeds)
+
+    monkeypatch.setattr(loop.DataParallel, "loss_and_gradients", seen)
+    finish(run, *ids)
+    assert started[0] == run.config.batch
+    assert sum(started[1:]) >= 199 * run.config.batch / 3
+
+
+@pytest.mark.parametrize(
+    ("held_out", "dropout", "word"),
+    [
+        ([3.0, 2.0, 2.1, 2.2], 0.0, "overfits"),
+        ([3.0, 2.5, 2.2, 2.0], 0.0, "still improving"),
+        ([3.0, 2.0, 2.005, 2.01], 0.0, ""),
+        ([3.0, 2.0, 2.2], 0.0, ""),
+    ],
+)
+def test_advice_follows_the_held_out_loss(held_out: list[float], dropout: float, word: str) -> None:
+    found = advice.advise([(1.5, nats) for nats in held_out], dropout, "verses")
+    assert word in found
+    assert bool(found) == bool(word)
+
+
+def test_a_run_that_is_extended_starts_at_a_quarter_of_its_peak_or_above(text: Path) -> None:
+    run, *_ = begin(text, steps=40)
+    run.step = 40
+    take_budget(run, Budget(steps=80), windows=10, val_chars=10)
+    assert (run.schedule.first, run.schedule.last) == (40, 80)
+    assert run.schedule.peak_lr == run.config.peak_lr / 4
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(None, DEFAULT_EPOCHS * 10), (DEFAULT_MINUTES, DEFAULT_MINUTES * 60 * 9.5)]
+)
+def test_a_fast_run_without_a_budget_ends_at_the_limit_in_epochs(
+    text: Path, minutes: float | None, expected: float
+) -> None:
+    run, *_ = begin(text)
+    run.schedule = Schedule(first=0, last=None, peak_lr=0.1, minutes=minutes)
+    now = iter([0.0, 10.0])
+    planner = Planner(run, windows=10, val_chars=10, clock=lambda: next(now))
+    run.step = 100
+    (planned,) = planner.on_progress(events.Progress(100, None, 10.0, 10.0, 2.0, 1, 1, 1, 1, 0.1, 0.1, 400.0, None))
+    assert planned.steps == run.schedule.last == pytest.approx(expected, rel=0.05)
 
 
 def test_evaluations_take_a_small_share_of_a_short_run() -> None:

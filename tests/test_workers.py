@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from charlstm import processes
+from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool
+from charlstm.training import data_parallel
 from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
 
 V, H, L, T, N = 11, 8, 2, 5, 33
@@ -69,13 +71,56 @@ def test_parts_together_equal_the_whole() -> None:
 
 
 @forked
-def test_a_lost_worker_is_not_missed() -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["dying", "dead"])
+def test_a_lost_worker_is_not_missed(gone: bool) -> None:
     def kill(team: DataParallel) -> None:
         for worker in team.workers.values():
             os.kill(worker.pid, signal.SIGKILL)
+            if gone:  # its end of the socket is closed before there is anything to send
+                os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
 
     for one, other in zip(compute(3, 3), compute(3, 3, kill), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_a_stopped_worker_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_parallel, "PATIENCE_S", 0.05)
+
+    def stop(team: DataParallel) -> None:
+        for worker in team.workers.values():
+            os.kill(worker.pid, signal.SIGSTOP)
+
+    for one, other in zip(compute(3, 3), compute(3, 3, stop), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_a_fork_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, fork = [], os.fork
+
+    def refuse() -> int:
+        if forked:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        forked.append(fork())
+        return forked[0]
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(CharlstmError, match=r"can't be started \(Resource temporarily unavailable\).*ulimit -u"):
+        compute(3, 3)
+
+
+@forked
+def test_the_death_of_a_process_whose_results_cannot_be_recomputed_is_an_error() -> None:
+    def job(k: int) -> Iterator[list[int]]:
+        yield [k]
+        if k == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield [k]
+
+    assert list(processes.run_in_processes(lambda k: iter([[k]] * 70), [1, 1], -1)) == [[0, 1]] * 70
+    with pytest.raises(CharlstmError, match="died"):
+        list(processes.run_in_processes(job, [1, 1], -1))
 
 
 @forked

@@ -25,32 +25,45 @@ from charlstm.cli.options import (
     Checkpoints,
     Count,
     Encoding,
+    Field,
     Interactive,
     Length,
     Lines,
+    MaxChars,
+    MinP,
+    NoCopy,
     Novelty,
     Output,
     Prompt,
     PromptFile,
+    Quiet,
     Run,
     SampleSeed,
+    Separator,
     Stop,
     Temperature,
+    Temps,
+    TextSeparator,
     TopK,
     TopP,
+    Unescape,
     UnknownOption,
     complete_run,
     complete_text,
     expanded,
     option,
+    parse_temps,
+    text_options,
+    unescape,
 )
+from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
-ORDER = ("train", "sample", "resume", "info", "eval", "export")
+ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
 
 
@@ -59,6 +72,11 @@ class _Command(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing and (message := hints.single_dash(args, self, ctx)):
+            raise UsageError(message)
+        return super().parse_args(ctx, args)
 
 
 class _Program(TyperGroup):
@@ -72,6 +90,11 @@ class _Program(TyperGroup):
         return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] == "help" and not ctx.resilient_parsing:  # as git and cargo have it
+            if len(args) == 1:
+                print(ctx.get_help())
+                raise typer.Exit
+            args = [args[1], "--help"]
         if args[0] not in self.commands and not ctx.resilient_parsing:
             raise UsageError(hints.unknown_command(args, self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
@@ -101,6 +124,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return SIGNALS["SIGINT"]
+    except MemoryError:
+        return _fail("out of memory: end other programs, raise the limit, or ask for less", 1)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        return _fail("no thread can be started: raise the limit (see 'ulimit -u'), or set --threads 1", 1)
     except OSError as error:
         return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
 
@@ -125,7 +154,9 @@ def _fail(sentence: str, status: int) -> int:
 @app.callback(invoke_without_command=True)
 def version(
     context: typer.Context,
-    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", show_default=False)] = False,
+    show: Annotated[
+        bool, typer.Option("-V", "--version", help="Show the version and exit.", show_default=False)
+    ] = False,
 ) -> None:
     """Train a character-level LSTM on any text, and generate new text in its style.
 
@@ -141,6 +172,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command(cls=_Command)(runs)
 app.command(cls=_Command)(export)
 
 
@@ -150,18 +182,24 @@ def sample(
     temp: Temperature = SAMPLE_DEFAULTS.temperature,
     top_k: TopK = SAMPLE_DEFAULTS.top_k,
     top_p: TopP = SAMPLE_DEFAULTS.top_p,
+    min_p: MinP = SAMPLE_DEFAULTS.min_p,
+    temps: Temps = "",
     seed: SampleSeed = None,
     length: Length = None,
     lines: Lines = SAMPLE_DEFAULTS.lines,
+    max_chars: MaxChars = SAMPLE_DEFAULTS.max_chars,
+    no_copy: NoCopy = SAMPLE_DEFAULTS.no_copy,
     stop: Stop = SAMPLE_DEFAULTS.stop,
     prompt: Prompt = SAMPLE_DEFAULTS.prompt,
     prompt_file: PromptFile = None,
     unknown: UnknownOption = SAMPLE_DEFAULTS.unknown,
     count: Count = 1,
+    separator: TextSeparator = None,
     novelty: Novelty = False,
     interactive: Interactive = False,
     json: JSON = False,
     output: Output = None,
+    quiet: Quiet = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Generate new text from a run.
@@ -169,22 +207,29 @@ def sample(
     charlstm sample --temp 0.8                                   # sample the newest run
     charlstm sample trumptweets --prompt "I will " --lines 1     # continue a prompt
     charlstm sample --lines 5 --output today.txt                 # write a file, never a partial one
+    charlstm sample --lines 5 --max-chars 280 --no-copy 30       # write posts: short, whole and new
     """
+    if length and max_chars:
+        raise UsageError("--length and --max-chars can't be combined: leave one of them out")
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
-        _refuse_beside("-i", {
+        hints.refuse_beside("-i", {
             "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
+            "--temps": temps, "--separator": separator is not None,
         })  # fmt: skip
     settings = SampleConfig(
         temperature=temp,
         top_k=top_k,
         top_p=top_p,
         length=length,
-        stop=stop,
+        stop=unescape(stop),
         lines=lines,
         unknown=unknown,
         prompt=prompt,
+        min_p=min_p,
+        max_chars=max_chars,
+        no_copy=no_copy,
     )
     if output == Path("-"):
         output = None
@@ -201,8 +246,8 @@ def sample(
         from charlstm.cli.sample import write_samples
 
         return write_samples(
-            run, checkpoints, settings, count, seed,
-            prompt_file=prompt_file, novelty=novelty, as_json=json, output=output,
+            run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
+            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output, quiet=quiet,
         )  # fmt: skip
 
 
@@ -236,6 +281,7 @@ def info(
 
 @app.command("eval", cls=_Command)
 def evaluate(
+    ctx: typer.Context,
     run: Annotated[
         str,
         typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
@@ -247,13 +293,21 @@ def evaluate(
     context: Annotated[
         int, option("--context", "Reset the state every N characters, as models with a fixed context do (0: never).")
     ] = 0,
+    limit: Annotated[int, option("--limit", "Evaluate only the first N characters (0: all).")] = 0,
     show: Annotated[
         bool,
-        option("--show", "Print the text, with each character coloured by how unexpected it is.", show_default=False),
+        option(
+            "--show",
+            "Print the text, with each character coloured by how unexpected it is; marks below it without colours, values with --json.",
+            show_default=False,
+        ),
     ] = False,
     json: JSON = False,
     unknown: UnknownOption = "error",
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Measure how well a run predicts a text, in nats and bits per character.
@@ -266,10 +320,7 @@ def evaluate(
     blas.prepare()
     from charlstm.cli.evaluate import write_eval
 
-    return write_eval(run, checkpoints, corpora, encoding, context, unknown, show=show, as_json=json)
-
-
-def _refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Reject options that can't be combined with this one."""
-    if given := [name for name, value in others.items() if value]:
-        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")
+    with signals.leaving_on_signals():
+        return write_eval(
+            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, show=show, as_json=json
+        )

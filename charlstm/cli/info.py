@@ -45,6 +45,25 @@ def write_info(run: str | None, folder: Path, *, as_json: bool, plot: Path | Non
     return 0
 
 
+def write_list(folder: Path, *, as_json: bool) -> int:
+    """Print a list of all runs in a folder to stdout; return the exit status."""
+    listed = api.describe(None, folder)["runs"]
+    if as_json:
+        print(dump({"runs": listed}))
+        return 0
+    if not listed:
+        print(
+            f"no runs in {formatting.inline(str(folder))} yet: type 'charlstm train CORPUS' to start one",
+            file=sys.stderr,
+        )
+        return 0
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    for line in _list(listed):
+        console.print(line, soft_wrap=True)
+    return 0
+
+
 # -- one run ----------------------------------------------------------------------------------------------------------
 
 

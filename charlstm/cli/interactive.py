@@ -26,12 +26,18 @@ Ctrl-C stops the current text, Ctrl-D exits.
   /temp 0.5     sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest
   /top-k 10     choose among the 10 likeliest characters (0: all)
   /top-p 0.9    choose among the likeliest characters that together have this probability
+  /min-p 0.05   choose among characters at least this many times as likely as the likeliest (0: all)
   /length 500   generate at most 500 characters (0: until Ctrl-C or /lines)
   /lines 3      stop after 3 complete lines (0: no limit)
+  /max-chars 280  end each line, or the text without /lines, at a line or sentence end within 280 characters (0: no limit)
+  /no-copy 30   write no passage of 30 characters that is in the training text (0: any)
   /seed 7       seed of the next text; it increases by 1 after each text
   /again        repeat the last prompt
 A setting without a value prints its current value."""
-NUMBERS = {"temp": "temperature", "top-k": "top_k", "top-p": "top_p", "length": "length", "lines": "lines"}
+NUMBERS = {
+    "temp": "temperature", "top-k": "top_k", "top-p": "top_p", "min-p": "min_p", "length": "length", "lines": "lines",
+    "max-chars": "max_chars", "no-copy": "no_copy",
+}  # fmt: skip
 """Commands that change a setting, and the name of that setting."""
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -65,22 +71,39 @@ def _typed() -> Iterator[str]:
     if edits:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # gives input() line editing
-    try:
-        while True:
-            if edits:
-                yield input("> ")  # on stdout, the same terminal, because readline draws there
-                continue
+    interrupted = False  # by the last key
+    while True:
+        try:
+            line = _read_line(asks, edits)
+        except (EOFError, KeyboardInterrupt) as ended:
             if asks:
-                print("> ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                raise EOFError
-            yield line.removesuffix("\n")
-    except (EOFError, KeyboardInterrupt) as ended:
-        if asks:
-            print(file=sys.stderr)
-        if isinstance(ended, KeyboardInterrupt):
-            raise
+                print(file=sys.stderr)
+            if isinstance(ended, EOFError):
+                return
+            if interrupted or not asks:
+                raise
+            interrupted = True
+            _tell("Ctrl-C again exits")
+        else:
+            interrupted = False
+            yield line
+
+
+def _read_line(asks: bool, edits: bool) -> str:
+    """Read a line without its line end.
+
+    Raises:
+        EOFError: the input has ended.
+        KeyboardInterrupt: Ctrl-C was pressed; the terminal has dropped what was typed.
+    """
+    if edits:
+        return input("> ")  # on stdout, the same terminal, because readline draws there
+    if asks:
+        print("> ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
 
 
 @contextlib.contextmanager
@@ -144,6 +167,9 @@ class Conversation:
     def _write(self) -> None:
         """Continue the prompt; Ctrl-C stops only the current text."""
         if unknown_chars := self.model.unknown_chars(self.start_text):
+            if not any(c in self.model.vocabulary for c in self.start_text):
+                _tell(f"the model never saw {unknown_chars}, so it has nothing to continue: use other characters")
+                return
             _tell(f"the model never saw {unknown_chars}: skipped")
         on_terminal = self.out.isatty()
         last = prompt = self.model.strip_unknown(self.start_text, "skip")

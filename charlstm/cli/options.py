@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from charlstm.cli import completion
-from charlstm.settings import CONVERSATION_LENGTH, DisplayKind, IfExists, Optimizer, SampleConfig, TrainConfig, Unknown
+from charlstm.errors import UsageError
+from charlstm.settings import (
+    CONVERSATION_LENGTH,
+    DisplayKind,
+    IfExists,
+    Optimizer,
+    SampleConfig,
+    TextOptions,
+    TrainConfig,
+    Unknown,
+)
 from charlstm.text.sources import expand
 
 DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
@@ -36,7 +48,26 @@ def expanded(path: Path | None) -> Path | None:
     return None if path is None else expand(path)
 
 
-LENGTH, MODEL, LEARNING, RUNNING = "Duration", "Model", "Training", "Running"
+ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+def unescape(text: str) -> str:
+    """Return a text in which \\n, \\t and \\\\ are a newline, a tab and a backslash."""
+    return re.sub(r"\\([nt\\])", lambda match: ESCAPES[match[1]], text)
+
+
+def parse_temps(temps: str) -> list[float]:
+    """Read the temperatures of --temps."""
+    try:
+        found = [float(temp) for temp in temps.replace(",", " ").split()]
+    except ValueError:
+        raise UsageError(f"--temps {temps!r} is not a list of numbers: write it as in --temps 0.4,0.7,1.0") from None
+    for temp in found:
+        SampleConfig(temperature=temp)
+    return found
+
+
+LENGTH, READING, MODEL, LEARNING, RUNNING = "Duration", "Reading", "Model", "Training", "Running"
 OPEN = " Chosen to suit the text and the budget if not given."
 CHOICE, ENDING = "Choice of characters", "Prompt and length"
 
@@ -45,7 +76,7 @@ CorpusNames = Annotated[
     typer.Argument(
         metavar="CORPUS",
         autocompletion=complete_text,
-        help="File paths, a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
+        help="File paths (.gz and .zip are read as they are), a directory, a glob pattern, '-' for standard input, or the name of a text in corpora/ (default: the built-in text).",
         show_default=False,
     ),
 ]
@@ -81,6 +112,12 @@ PreviewEvery = Annotated[
     float, option("--preview-every", "Show a sample every X seconds during training (0: never).", RUNNING)
 ]
 Threads = Annotated[int, option("--threads", "Number of threads (0: one per core).", RUNNING)]
+QuietRun = Annotated[
+    bool, option("-q --quiet", "Show no progress: short for --display none.", RUNNING, show_default=False)
+]
+Quiet = Annotated[
+    bool, option("-q --quiet", "Do not name the run, its step and the seed on stderr.", show_default=False)
+]
 JSON = Annotated[bool, option("--json", "Print JSON instead of text.", show_default=False)]
 Name = Annotated[
     str | None, option("--name", "Name of the run (default: the name of the text).", RUNNING, show_default=False)
@@ -141,7 +178,37 @@ ValFraction = Annotated[
 ]
 EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)]
 Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
-Encoding = Annotated[str, option("--encoding", "Text encoding.", RUNNING)]
+Encoding = Annotated[str, option("--encoding", "Text encoding.", READING)]
+Field = Annotated[
+    str,
+    option(
+        "--field",
+        "Read this field of each record in .csv, .tsv, .json and .jsonl files (a column number if there is no header).",
+        READING,
+        show_default=False,
+    ),
+]
+Separator = Annotated[
+    str,
+    option(
+        "--separator",
+        r"What ends each record; \n and \t are understood (default: a line end).",
+        READING,
+        show_default=False,
+    ),
+]
+Unescape = Annotated[bool, option("--unescape", "Decode HTML entities such as &amp;.", READING, show_default=False)]
+Text = Annotated[
+    list[str] | None,
+    option(
+        "--text",
+        "Where the text of the run is now, if it has moved ('-': standard input).",
+        READING,
+        show_default=False,
+        metavar="CORPUS",
+        autocompletion=complete_text,
+    ),
+]
 IfExistsOption = Annotated[
     IfExists,
     option(
@@ -153,7 +220,7 @@ IfExistsOption = Annotated[
 Temperature = Annotated[
     float,
     option(
-        "--temp",
+        "-t --temp",
         "Sampling temperature: below 1 is safer, above 1 is wilder, 0 always picks the likeliest character.",
         CHOICE,
     ),
@@ -162,6 +229,13 @@ TopK = Annotated[int, option("--top-k", "Choose among the N likeliest characters
 TopP = Annotated[
     float, option("--top-p", "Choose among the likeliest characters that together have this probability.", CHOICE)
 ]
+MinP = Annotated[
+    float,
+    option("--min-p", "Choose among characters at least X times as likely as the likeliest (0: all).", CHOICE),
+]
+Temps = Annotated[
+    str, option("--temps", "Write at each of these temperatures, as in 0.4,0.7,1.0.", CHOICE, show_default=False)
+]
 SampleSeed = Annotated[
     int | None,
     option("--seed", "Random seed (default: a random one, printed on stderr).", CHOICE, show_default=False),
@@ -169,16 +243,45 @@ SampleSeed = Annotated[
 Length = Annotated[
     int | None,
     option(
-        "--length",
+        "-l --length",
         f"Generate at most N characters (0: no limit; default: {SAMPLE_DEFAULTS.length}, or no limit with --lines).",
         ENDING,
         show_default=False,
     ),
 ]
 Lines = Annotated[int, option("--lines", "Stop after N complete lines, excluding the prompt (0: no limit).", ENDING)]
-Stop = Annotated[str, option("--stop", "Stop when this text appears, and leave it out.", ENDING, show_default=False)]
+MaxChars = Annotated[
+    int,
+    option(
+        "--max-chars",
+        "End each line (the text, without --lines) at a line or sentence end within N characters (0: no limit).",
+        ENDING,
+    ),
+]
+NoCopy = Annotated[
+    int,
+    option("--no-copy", "Write no passage of N characters that is in the training text (0: any).", ENDING),
+]
+Stop = Annotated[
+    str,
+    option(
+        "--stop",
+        "Stop when this text appears, and leave it out; \\n and \\t are understood.",
+        ENDING,
+        show_default=False,
+    ),
+]
+TextSeparator = Annotated[
+    str | None,
+    option(
+        "--separator",
+        "Line between texts (default: an empty line, or none with --lines 1); \\n and \\t are understood.",
+        ENDING,
+        show_default=False,
+    ),
+]
 Prompt = Annotated[
-    str, option("--prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
+    str, option("-p --prompt", "Text to continue ('-' reads it from standard input).", ENDING, show_default=False)
 ]
 PromptFile = Annotated[
     Path | None,
@@ -213,9 +316,15 @@ Interactive = Annotated[
 Output = Annotated[
     Path | None,
     option(
-        "--output",
-        "Write to this file, replacing it only once the output is complete ('-' is standard output).",
+        "-o --output",
+        "Write to this file, replacing it only once the output is complete ('-': standard output).",
         show_default=False,
         callback=expanded,
     ),
 ]
+
+
+def text_options(context: typer.Context) -> TextOptions:
+    """Return how to read texts. Escapes in the separator, as in ``--separator '\\n\\n'``, are decoded."""
+    read = {f.name: context.params[f.name] for f in fields(TextOptions)}
+    return TextOptions(**read | {"separator": unescape(read["separator"])})

@@ -18,7 +18,11 @@ from charlstm.inference import novelty
 from charlstm.settings import SampleConfig
 from charlstm.storage import atomic
 from charlstm.storage.runs import skipped
+from charlstm.text.lines import circle_chars
 from charlstm.text.prompt import read_prompt
+
+BATCH, BATCH_CHARS = 256, 2_000_000
+"""Maximum number of texts generated together, and of their characters: those not written yet are in memory."""
 
 
 def write_samples(
@@ -28,43 +32,61 @@ def write_samples(
     count: int,
     seed: int | None,
     *,
+    temps: Sequence[float] = (),
     prompt_file: Path | None = None,
+    separator: str | None = None,
     novelty: bool = False,
     as_json: bool = False,
     output: Path | None = None,
+    quiet: bool = False,
 ) -> int:
     """Write `count` texts of a run to stdout, each character as soon as it is generated; return the exit status.
 
-    With `output`, they go to that file instead, which is replaced only once they are complete.
+    With `temps`, write that many texts at each of these temperatures. With `output`, the texts go to that file instead,
+    which is replaced only once they are complete.
     """
     if count < 1:
         raise UsageError(f"-n {count} is out of range: it must be at least 1")
-    endless = settings.length == 0 and settings.lines == 0
-    if endless and not settings.stop and (as_json or count > 1 or output is not None or novelty):
-        raise UsageError("--json, -n, --novelty and --output need a finite sample: set --length")
+    endless = settings.length == settings.lines == settings.max_chars == 0 and not settings.stop
+    if endless and (as_json or count > 1 or temps or output is not None or novelty):
+        raise UsageError("--json, -n, --temps, --novelty and --output need a finite sample: set --length")
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
     if run is None and (note := skipped(folder)):
         print(inline(note), file=sys.stderr)
     training_text = model.training_text() if novelty else None
-    told, seed = seed, api.draw_seed() if seed is None else seed
-    texts = _Texts(model, settings, range(seed, seed + count), keep=novelty)
-    if told is None:
-        print(f"seed {seed}", file=sys.stderr)
+    seed = api.draw_seed() if seed is None else seed
+    requests = [replace(settings, temperature=temp) for temp in temps or [settings.temperature]]
+    batches = [
+        _Batch(model, request, seeds, training_text, labelled=bool(temps))
+        for request in requests
+        for seeds in _split(range(seed, seed + count), settings)
+    ]
+    batches[0].start()  # before anything is printed, so that what can't be sampled is one sentence
+    if not quiet:
+        print(f"from {inline(model.name)}, step {model.file.step:,}, seed {seed}", file=sys.stderr)
 
     def write(out: TextIO) -> None:
         if as_json:
-            _write_json(model, settings, texts, training_text, out)
+            for batch in batches:
+                _write_json(model, batch, out)
         else:
-            _write_texts(texts, out)
+            _write_texts(batches, separator, out)
 
     if output is None:
         write(sys.stdout)
     else:
         _into_file(output, write)
-    if training_text is not None and not as_json:
-        _tell_novelty(texts, training_text)
+    if not as_json:
+        for batch in batches:
+            batch.report()
     return 0
+
+
+def _split(seeds: range, settings: SampleConfig) -> Iterator[range]:
+    """Split the seeds into batches; which batch a text is in makes no difference to it."""
+    size = max(1, min(BATCH, BATCH_CHARS // (settings.max_chars or settings.length or 1000)))
+    return (seeds[start : start + size] for start in range(0, len(seeds), size))
 
 
 def _with_prompt(settings: SampleConfig, prompt_file: Path | None) -> SampleConfig:
@@ -84,29 +106,70 @@ def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
     atomic.write_atomically(path, write_file, "output")
 
 
-class _Texts:
-    """Several texts that are generated as one batch and read one after another."""
+class _Batch:
+    """Several texts that are generated together and read one after another."""
 
-    def __init__(self, model: api.Model, settings: SampleConfig, seeds: Sequence[int], *, keep: bool) -> None:
+    def __init__(
+        self,
+        model: api.Model,
+        settings: SampleConfig,
+        seeds: Sequence[int],
+        training_text: novelty.TrainingText | None,
+        *,
+        labelled: bool,
+    ) -> None:
+        self.model, self.settings, self.seeds = model, settings, seeds
         self.prompt = model.strip_unknown(settings.prompt, settings.unknown)
-        self.seeds = seeds
-        self.steps = model.sample_many(seeds, settings)
-        self.waiting: list[list[str]] = [[] for _ in seeds]
-        self.keep = keep  # whether to keep what was read; an endless text would fill the memory
-        self.written: list[list[str]] = [[] for _ in seeds]
+        self.training_text, self.labelled = training_text, labelled
+        self.copied: list[novelty.Copied] = []  # of each text, once all are read, if there is a training text
+        self.steps: Iterator[list[str]] | None = None
+        self.circle = 0  # characters that a text at temperature 0 repeats at its end
 
-    def pieces(self, number: int) -> Iterator[str]:
-        """Yield one text without its prompt, in pieces as they are generated; pieces of the other texts are queued."""
-        while True:
-            yield from self.waiting[number]
-            if self.keep:
-                self.written[number] += self.waiting[number]
-            self.waiting[number].clear()
-            made = next(self.steps, None)
-            if made is None:
-                return
-            for waiting, piece in zip(self.waiting, made, strict=True):
-                waiting.append(piece)
+    def start(self) -> Iterator[list[str]]:
+        """Begin to generate the texts."""
+        self.steps = self.steps or self.model.sample_many(self.seeds, self.settings)
+        return self.steps
+
+    def texts(self) -> Iterator[Iterator[str]]:
+        """Yield each text without its prompt, in pieces as they are generated; pieces of the others are queued."""
+        steps = self.start()
+        waiting: list[list[str]] = [[] for _ in self.seeds]
+        keep = self.training_text is not None or self.settings.temperature == 0  # an endless text would fill the memory
+        written: list[str] = []
+
+        def pieces(number: int) -> Iterator[str]:
+            kept: list[str] = []
+            while True:
+                yield from waiting[number]
+                if keep:
+                    kept += waiting[number]
+                waiting[number].clear()
+                made = next(steps, None)
+                if made is None:
+                    break
+                for queue, piece in zip(waiting, made, strict=True):
+                    if piece:
+                        queue.append(piece)
+            written.append("".join(kept))
+
+        for number in range(len(self.seeds)):
+            yield pieces(number)
+        if self.training_text is not None:
+            self.copied = self.training_text.compare(written)
+        if self.settings.temperature == 0:
+            self.circle = max(map(circle_chars, written))
+
+    def report(self) -> None:
+        """Print to stderr how much of each text is copied, and whether temperature 0 went round in a circle."""
+        at = f" at --temp {self.settings.temperature:g}" if self.labelled else ""
+        for seed, copied in zip(self.seeds, self.copied, strict=False):
+            which = f" of seed {seed}" if len(self.seeds) > 1 else ""
+            print(f"novelty{which}{at}: {_novelty_words(copied)}", file=sys.stderr)
+        if self.circle:
+            print(
+                f"note: at --temp 0 the model goes round in a circle of {self.circle:,} characters: try --temp 0.5",
+                file=sys.stderr,
+            )
 
 
 def can_show(out: TextIO) -> TextIO:
@@ -116,34 +179,51 @@ def can_show(out: TextIO) -> TextIO:
     return out
 
 
-def _write_texts(texts: _Texts, out: TextIO) -> None:
-    """Write texts one after another; on a terminal, show control characters and end each text with a newline."""
+def _write_texts(batches: Sequence[_Batch], separator: str | None, out: TextIO) -> None:
+    """Write texts one after another; on a terminal, show control characters and end each text with a newline.
+
+    The separator is a line of its own. By default it is an empty line, or none between texts of one line.
+    """
     can_show(out)
     on_terminal = out.isatty()
-    for number in range(len(texts.seeds)):
-        last = ""
-        for piece in itertools.chain([texts.prompt], texts.pieces(number)):
-            out.write(visible(piece) if on_terminal else piece)
-            out.flush()
-            last = piece or last
-        if not last.endswith("\n") and (on_terminal or number < len(texts.seeds) - 1):
-            out.write("\n")
+    settings = batches[0].settings
+    if separator is None and (settings.lines != 1 or "\n" in settings.prompt):
+        separator = ""
+    last = None  # piece of the text before
+    for batch in batches:
+        for number, text in enumerate(batch.texts()):
+            if last is not None:
+                out.write(("" if last.endswith("\n") else "\n") + ("" if separator is None else f"{separator}\n"))
+            if batch.labelled and number == 0:
+                out.flush()
+                print(f"--temp {batch.settings.temperature:g}:", file=sys.stderr)
+            last = ""
+            for piece in itertools.chain([batch.prompt], text):
+                out.write(visible(piece) if on_terminal else piece)
+                out.flush()
+                last = piece or last
+    if on_terminal and last is not None and not last.endswith("\n"):
+        out.write("\n")
     out.flush()
 
 
-def _write_json(
-    model: api.Model, settings: SampleConfig, texts: _Texts, training_text: novelty.TrainingText | None, out: TextIO
-) -> None:
-    written = ["".join(texts.pieces(number)) for number in range(len(texts.seeds))]
-    copied = training_text.compare(written) if training_text is not None else None
-    for number, (seed, text) in enumerate(zip(texts.seeds, written, strict=True)):
+def _write_json(model: api.Model, batch: _Batch, out: TextIO) -> None:
+    written = ["".join(text) for text in batch.texts()]
+    for number, (seed, text) in enumerate(zip(batch.seeds, written, strict=True)):
         try:
-            nats = model.evaluate(text, prompt=texts.prompt)
+            nats = model.evaluate(text, prompt=batch.prompt)
         except UsageError:  # the sample is too short to evaluate
             nats = None
-        facts = {"text": texts.prompt + text, "seed": seed, "nats_per_char": nats, "settings": vars(settings)}
-        if copied is not None:
-            facts["novelty"] = _novelty_facts(copied[number])
+        facts = {
+            "text": batch.prompt + text,
+            "run": model.name,
+            "step": model.file.step,
+            "seed": seed,
+            "nats_per_char": nats,
+            "settings": vars(batch.settings),
+        }
+        if batch.copied:
+            facts["novelty"] = _novelty_facts(batch.copied[number])
         print(dump(facts), file=out, flush=True)
 
 
@@ -155,14 +235,6 @@ def _novelty_facts(copied: novelty.Copied) -> dict[str, Any]:
         "copied_share": copied.share,
         "longest_copied_chars": copied.longest_chars,
     }
-
-
-def _tell_novelty(texts: _Texts, training_text: novelty.TrainingText) -> None:
-    """Print to stderr how much of each text is copied."""
-    written = ["".join(pieces) for pieces in texts.written]
-    for seed, copied in zip(texts.seeds, training_text.compare(written), strict=True):
-        which = f" of seed {seed}" if len(written) > 1 else ""
-        print(f"novelty{which}: {_novelty_words(copied)}", file=sys.stderr)
 
 
 def _novelty_words(copied: novelty.Copied) -> str:

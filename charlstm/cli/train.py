@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -23,6 +24,7 @@ from charlstm.cli.options import (
     Encoding,
     Epochs,
     EvalEvery,
+    Field,
     Hidden,
     IfExistsOption,
     InitFrom,
@@ -32,16 +34,21 @@ from charlstm.cli.options import (
     Name,
     OptimizerOption,
     PreviewEvery,
+    QuietRun,
     Run,
     SaveEvery,
     Seed,
+    Separator,
     Steps,
+    Text,
     Threads,
+    Unescape,
     ValFraction,
     WindowLength,
+    text_options,
 )
 from charlstm.display.formatting import inline
-from charlstm.errors import SIGNALS
+from charlstm.errors import SIGNALS, UsageError
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
@@ -71,8 +78,12 @@ def train(
     eval_every: EvalEvery = DEFAULTS.eval_every,
     seed: Seed = DEFAULTS.seed,
     encoding: Encoding = "utf-8",
+    field: Field = "",
+    separator: Separator = "\n",
+    unescape: Unescape = False,
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
+    quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
     preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
     checkpoints: Checkpoints = RUNS,
@@ -81,14 +92,37 @@ def train(
     """Train a model on a text, and write NAME.npz (to resume) and NAME.best.npz (to sample from).
 
     charlstm train trumptweets.txt --minutes 20                        # train on one file for 20 minutes
-    charlstm train letters/ --name letters --display bar               # train on all .txt files of a folder
     charlstm train tweets.txt --minutes 20 --if-exists resume          # start or resume, as in cron
+    charlstm train tweets.csv --field text --unescape                  # train on one column of a file
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
+    if not corpora and _has_input(sys.stdin):
+        raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
     request = TrainRequest(
-        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, encoding, if_exists, init_from
+        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from
     )  # fmt: skip
-    return drive(request, display)
+    return drive(request, "none" if quiet else display)
+
+
+def _has_input(stdin: TextIO | None) -> bool:
+    """Return whether a pipe or a file on standard input has data now.
+
+    It never waits. An empty, closed or silent standard input, as cron and services have it, is no text; nor are devices.
+    """
+    try:
+        number = stdin.fileno()  # type: ignore[union-attr]
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode):
+            return os.lseek(number, 0, os.SEEK_CUR) < status.st_size
+        if not stat.S_ISFIFO(status.st_mode):
+            return False
+        import fcntl
+        import termios
+
+        waiting = fcntl.ioctl(number, termios.FIONREAD, bytes(4))  # select would also report the end of the pipe
+        return int.from_bytes(waiting, sys.byteorder) > 0
+    except (OSError, ValueError, AttributeError, ImportError):  # closed, or not a system of this kind
+        return False
 
 
 def resume(
@@ -97,7 +131,9 @@ def resume(
     minutes: Minutes = None,
     epochs: Epochs = None,
     steps: Steps = None,
+    text: Text = None,
     display: Display = "auto",
+    quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
     preview_every: PreviewEvery = RUN_OPTIONS.preview_every_s,
     checkpoints: Checkpoints = RUNS,
@@ -108,7 +144,8 @@ def resume(
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
-    return drive(ResumeRequest(run, _budget(context), _run_options(context), checkpoints), display)
+    request = ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()))
+    return drive(request, "none" if quiet else display)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from charlstm.errors import CorpusError
 from charlstm.text import corpus
 from charlstm.text.corpus import TextInfo
-from charlstm.text.sources import STDIN, stored
+from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -59,7 +62,7 @@ class TrainingText:
 
     def _chunks(self, samples: Sequence[str]) -> list[tuple[int, int]]:
         """Return the stretches (start, end) of the text whose pieces all have the hash of a piece of the samples."""
-        wanted = np.unique(np.concatenate([_hashes(self._encode(sample)) for sample in samples]))
+        wanted = np.unique(np.concatenate([_hashes(self.encode(sample)) for sample in samples]))
         if not len(wanted) or len(self.ids) < PIECE:
             return []
         shift = np.uint64(64 - FILTER_BITS)
@@ -75,28 +78,64 @@ class TrainingText:
         runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
         return [(int(run[0]), int(run[-1]) + PIECE) for run in runs]
 
-    def _encode(self, sample: str) -> NDArray[np.intp]:
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {c: i for i, c in enumerate(self.vocabulary.characters)}
+
+    def encode(self, sample: str) -> NDArray[np.intp]:
         """Convert a sample to ids of the text; characters that are not in the text share an id of their own."""
-        ids = {c: i for i, c in enumerate(self.vocabulary.characters)}
-        return np.array([ids.get(c, len(ids)) for c in sample], np.intp)
+        return np.array([self._ids.get(c, len(self._ids)) for c in sample], np.intp)
 
 
-def read_training_text(info: TextInfo, val_fraction: float, name: str) -> TrainingText:
-    """Read the text of a run again, without its held-out part.
+class Passages:
+    """All passages of a certain length in a training text, as sorted hashes: eight bytes per character."""
+
+    def __init__(self, text: TrainingText, chars: int) -> None:
+        """Hash every passage of this many characters."""
+        self.text, self.chars = text, chars
+        self.hashes = np.unique(_hashes(text.ids, chars)) if len(text.ids) >= chars else np.empty(0, np.uint64)
+
+    def occur_in(self, sample: str) -> bool:
+        """Return whether a sample contains such a passage; for one in a trillion, two hashes are equal by chance."""
+        if len(sample) < self.chars or not len(self.hashes):
+            return False
+        wanted = _hashes(self.text.encode(sample), self.chars)
+        nearest = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
+        return bool((self.hashes[nearest] == wanted).any())
+
+    @cached_property
+    def _words(self) -> list[str]:
+        points = np.array([ord(c) for c in self.text.vocabulary.characters], "<u4")
+        return sorted(set(re.findall(r"\w+", points[self.text.ids].tobytes().decode("utf-32-le"))))
+
+    def cut_off(self, line: str) -> bool:
+        """Return whether a line ends with the beginning of a word of the text that is not a word of it.
+
+        Names with a mark before them, such as @name, and addresses are not looked up.
+        """
+        last = re.search(r"(?<![\w@#/.])\w+$", line)
+        if last is None:
+            return False
+        k = bisect.bisect_left(self._words, last[0])
+        return k < len(self._words) and self._words[k] != last[0] and self._words[k].startswith(last[0])
+
+
+def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: str = "novelty") -> TrainingText:
+    """Read the text of a run again, without its held-out part; `setting` is the name of the setting that needs it.
 
     Raises:
         CorpusError: the text is missing, has changed, or came from standard input.
     """
     if STDIN in info.sources:
-        raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `novelty`")
+        raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `{setting}`")
     try:
-        text = corpus.read(stored(info.sources), info.encoding)
+        text = corpus.read(find_again(info.sources), info.options)
     except CorpusError as error:
-        raise CorpusError(f"the text of {name!r} can't be compared: {error}") from error
+        raise CorpusError(f"`{setting}` needs the text of {name!r}: {error}") from error
     if text.info.sha256 != info.sha256:
         raise CorpusError(
             f"the text of {name!r} has changed ({info.chars:,} characters then, {text.info.chars:,} now): "
-            f"restore the old one, or leave out `novelty`"
+            f"restore the old one, or leave out `{setting}`"
         )
     return TrainingText(text.split(val_fraction)[0], text.vocabulary)
 
@@ -105,14 +144,21 @@ def _pieces(text: str) -> Iterator[str]:
     return (text[k : k + PIECE] for k in range(len(text) - PIECE + 1))
 
 
-def _hashes(ids: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return the polynomial hash modulo 2^64 of every piece, combined from those of its parts: 20 = 16 + 4."""
-    h1 = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(FACTOR)
-    h2 = _join(h1, 1, h1, 1)
-    h4 = _join(h2, 2, h2, 2)
-    h8 = _join(h4, 4, h4, 4)
-    h16 = _join(h8, 8, h8, 8)
-    return _join(h16, 16, h4, 4)
+def _hashes(ids: NDArray[Any], chars: int = PIECE) -> NDArray[np.uint64]:
+    """Return the polynomial hash modulo 2^64 of every passage of this many characters.
+
+    It is combined from the hashes of parts whose lengths are powers of two, such as 20 = 16 + 4.
+    """
+    part = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(FACTOR)
+    whole, done, length = part[:0], 0, 1
+    while True:
+        if chars & length:
+            whole = _join(part, length, whole, done) if done else part
+            done += length
+        if done == chars:
+            return whole
+        part = _join(part, length, part, length)
+        length *= 2
 
 
 def _join(left: NDArray[np.uint64], length: int, right: NDArray[np.uint64], more: int) -> NDArray[np.uint64]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from charlstm.errors import CharlstmError, PromptError, UsageError
+from charlstm.inference import drafts
+from charlstm.inference.drafts import Draft, Ending
+from charlstm.inference.novelty import Passages
 from charlstm.nn import decoding
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
@@ -15,14 +18,13 @@ from charlstm.nn.threads import shards_for, split
 from charlstm.nn.types import Array, Arrays
 from charlstm.processes import run_in_processes
 from charlstm.settings import SampleConfig
+from charlstm.text.lines import STOPS, WIDE_STOPS
 from charlstm.text.vocabulary import Vocabulary, describe_some
 
 SMALLEST = np.float32(1e-30)
 """Replaces a uniform random number of 0, which has no logarithm."""
-BLOCK_NUMBERS = 1 << 14
-"""Approximate number of random numbers drawn at a time."""
-LONGEST_LINE = 100_000
-"""Maximum number of characters without a line end when only --lines is set; a model in a loop may never write one."""
+BLOCK_NUMBERS, BLOCK_TOTAL = 1 << 14, 1 << 18
+"""Approximate maximum of random numbers drawn at a time, for one text and for all together."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,25 @@ class CharModel:
     config: ModelConfig
     params: Arrays
     vocabulary: Vocabulary
+    line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines: see `text.lines`
 
 
 def strip_unknown(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     """Return the prompt without the characters that the model does not know.
 
     Raises:
-        PromptError: the prompt has such characters, and `unknown` is ``error`` rather than ``skip``.
+        PromptError: the prompt has such characters, and `unknown` is ``error`` rather than ``skip``; or it has no others.
     """
     unknown_chars = vocabulary.unknown(prompt)
     if unknown_chars and unknown == "error":
-        raise PromptError(
-            f"the model never saw {describe_some(unknown_chars)} in the prompt: use other characters, or `unknown` skip"
-        )
-    return "".join(c for c in prompt if c in vocabulary)
+        instead = "use other characters, or `unknown` skip"
+        if "\\" in unknown_chars and "\\n" in prompt:
+            instead = "for a line end, use `prompt_file`, or $'...\\n' in the shell"
+        raise PromptError(f"the model never saw {describe_some(unknown_chars)} in the prompt: {instead}")
+    known = "".join(c for c in prompt if c in vocabulary)
+    if prompt and not known:
+        raise PromptError(f"the model never saw any character of the prompt, {prompt[:40]!r}: use other characters")
+    return known
 
 
 def start_text(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
@@ -57,8 +64,38 @@ def start_text(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     return strip_unknown(vocabulary, prompt, unknown) or ("\n" if "\n" in vocabulary else "")
 
 
+def check(char_model: CharModel, settings: SampleConfig) -> None:
+    """Check that a model can do what is asked of it.
+
+    Raises:
+        PromptError: see `strip_unknown`.
+        UsageError: only lines limit the text, and the model knows no line end; or the stop text can't appear; or the
+            prompt is too long.
+    """
+    vocabulary = char_model.vocabulary
+    prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
+    chars = len(prompt.rpartition("\n")[2] if settings.lines else prompt)
+    if 0 < settings.max_chars <= chars:
+        raise UsageError(f"the prompt already has {chars:,} characters: raise `max_chars`, or use a shorter prompt")
+    if _waits(settings) and "\n" not in vocabulary:
+        raise UsageError("`lines` needs line ends, but this model never saw any: set `length` instead")
+    if unknown_chars := vocabulary.unknown(settings.stop):
+        raise UsageError(
+            f"the model never saw {describe_some(unknown_chars)}, so the `stop` text can't appear: use other characters"
+        )
+
+
+def _waits(settings: SampleConfig) -> bool:
+    """Return whether only line ends can end a text."""
+    return settings.lines > 0 and (settings.length == 0 or settings.max_chars > 0)
+
+
 def generate(
-    char_model: CharModel, settings: SampleConfig, rngs: Sequence[np.random.Generator], threads: int = 1
+    char_model: CharModel,
+    settings: SampleConfig,
+    rngs: Sequence[np.random.Generator],
+    threads: int = 1,
+    passages: Passages | None = None,
 ) -> Iterator[list[str]]:
     """Generate texts in parallel, one per random generator.
 
@@ -66,28 +103,26 @@ def generate(
     character.
 
     Args:
-        writer: the model.
+        char_model: the model.
         settings: how to sample.
         rngs: one random generator per text; a text does not depend on the others.
         threads: number of cores to use.
+        passages: for `no_copy`, those of that length in the training text.
 
     Yields:
         for every generated character, one string per text: what can be shown of it now, which is empty once the text
-        has ended, and while it may be the start of the stop text.
+        has ended, and while it is a draft or may be the start of the stop text.
 
     Raises:
-        PromptError: see `strip_unknown`.
-        UsageError: only lines limit the text, and the model knows no line end.
-        CharlstmError: only lines limit the text, and none ended within `LONGEST_LINE` characters; or a process died.
+        PromptError, UsageError: see `check`.
+        CharlstmError: only lines limit the text, and none ended within `LONGEST_LINE` characters, or none ever will, because
+            temperature 0 goes round in a circle; a draft was bad too often (see `Draft`); or a process died.
     """
-    start_text(char_model.vocabulary, settings.prompt, settings.unknown)
-    waits = settings.lines > 0 and settings.length == 0
-    if waits and "\n" not in char_model.vocabulary:
-        raise UsageError("`lines` needs line ends, but this model never saw any: set `length` instead")
+    check(char_model, settings)
     shards = split(len(rngs), shards_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in shards]
-    made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]]), sizes, "")
-    return _with_line_ends(made, len(rngs)) if waits else made
+    made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]], passages), sizes, "")
+    return _with_line_ends(made, len(rngs)) if _waits(settings) else made
 
 
 def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
@@ -96,75 +131,181 @@ def _with_line_ends(made: Iterator[list[str]], n: int) -> Iterator[list[str]]:
     for pieces in made:
         for k, piece in enumerate(pieces):
             chars[k] = 0 if "\n" in piece else chars[k] + len(piece)
-        if max(chars) > LONGEST_LINE:
-            raise CharlstmError(
-                f"the model wrote {LONGEST_LINE:,} characters without a line end: set `length`, or another `temperature`"
-            )
+        if max(chars) > drafts.LONGEST_LINE:
+            raise CharlstmError(drafts.no_line_end())
         yield pieces
 
 
 def _generate(
-    char_model: CharModel, settings: SampleConfig, rngs: Sequence[np.random.Generator]
+    char_model: CharModel,
+    settings: SampleConfig,
+    rngs: Sequence[np.random.Generator],
+    passages: Passages | None,
 ) -> Iterator[list[str]]:
-    n = len(rngs)
-    vocabulary, characters = char_model.vocabulary, char_model.vocabulary.characters
-    model_step = Stepper(char_model.params, char_model.config, n).step
-    noise = _gumbel(rngs, len(vocabulary))
-    endings = [_Ending(settings) for _ in range(n)]
-    choice = (settings.temperature, settings.top_k, settings.top_p)
+    n, vocabulary = len(rngs), char_model.vocabulary
+    prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
+    streams = _Streams(char_model, settings, rngs, prompt)
+    endings = [Ending(settings) for _ in range(n)]
+    checked: list[Draft[_Stream]] = []
+    if settings.max_chars or settings.no_copy:
+        checked = [Draft(settings, prompt, passages, *streams.save_and_restore(k)) for k in range(n)]
+        if not streams.begun:
+            for k, character in streams.step():
+                checked[k].begin_with(character)
+    circle = _Circle(streams) if settings.temperature == 0 and _waits(settings) else None
 
-    if start := start_text(vocabulary, settings.prompt, settings.unknown):
-        for character in vocabulary.encode(start):
-            logits = model_step(np.full(n, character))
-        ids = decoding.sample(logits, next(noise), *choice)
-    else:
-        ids = np.array([rng.integers(len(vocabulary)) for rng in rngs])
     while True:
-        yield [ending.take(characters[i]) for ending, i in zip(endings, ids.tolist(), strict=True)]
+        pieces = [""] * n
+        for k, character in streams.step():
+            if not checked:
+                pieces[k] = endings[k].take(character)
+            elif not endings[k].over:
+                pieces[k] = "".join(map(endings[k].take, checked[k].take(character)))
+                if checked[k].over:
+                    pieces[k] += endings[k].finish()
+        yield pieces
         if all(ending.over for ending in endings):
             return
-        ids = decoding.sample(model_step(ids), next(noise), *choice)
+        if circle is not None:
+            circle.check("\n" in pieces[0])
+        streams.drop([k for k in streams.texts if endings[k].over])
 
 
-def _gumbel(rngs: Sequence[np.random.Generator], V: int) -> Iterator[Array]:
-    """Yield standard Gumbel noise, (V, n), endlessly; each text gets the noise that it would get alone.
+@dataclass(frozen=True)
+class _Stream:
+    """The state of one stream of text."""
+
+    recurrent: Array
+    id: int
+    account: tuple[float, float] | None  # see `decoding.LineAccount`
+
+
+class _Streams:
+    """The streams of several texts, which advance together by a character; those that have ended are dropped."""
+
+    def __init__(
+        self, char_model: CharModel, settings: SampleConfig, rngs: Sequence[np.random.Generator], prompt: str
+    ) -> None:
+        """Read the prompt, or a line end."""
+        self.char_model, n = char_model, len(rngs)
+        vocabulary = char_model.vocabulary
+        self.characters = vocabulary.characters
+        self.texts = list(range(n))  # the texts that the streams belong to
+        self.stepper = Stepper(char_model.params, char_model.config, n)
+        self.how = decoding_of(vocabulary, settings)
+        self.noise = _Noise(rngs, len(vocabulary))
+        self.lines: decoding.LineAccount | None = None
+        if char_model.line_chars and not self.how.exact:
+            hazard = decoding.LineHazard(char_model.line_chars)
+            self.lines = decoding.LineAccount(hazard, n, len(prompt.rpartition("\n")[2]))
+        if start := start_text(vocabulary, settings.prompt, settings.unknown):
+            *before, last = vocabulary.encode(start).tolist()
+            for character in before:
+                self.stepper.step(np.full(n, character))
+            self.ids = np.full(n, last)  # chosen, and not read yet
+            self.begun = True
+        else:
+            self.ids = np.array([rng.integers(len(vocabulary)) for rng in rngs])
+            self.begun = False
+
+    def step(self) -> list[tuple[int, str]]:
+        """Choose the next characters; return them with the numbers of their texts."""
+        if self.begun:
+            self.ids = decoding.sample(self.stepper.step(self.ids), self.noise.take(), self.how, self.lines)
+        self.begun = True
+        return [(text, self.characters[i]) for text, i in zip(self.texts, self.ids.tolist(), strict=True)]
+
+    def save_and_restore(self, text: int) -> tuple[Callable[[], _Stream], Callable[[_Stream, str], None]]:
+        """Return the functions that a `Draft` needs."""
+
+        def save() -> _Stream:
+            k, lines = self.texts.index(text), self.lines
+            account = None if lines is None else (float(lines.chars[k]), float(lines.spent[k]))
+            return _Stream(self.stepper.save(k), int(self.ids[k]), account)
+
+        def restore(state: _Stream, character: str) -> None:
+            k = self.texts.index(text)
+            self.stepper.restore(k, state.recurrent)
+            self.ids[k] = self.characters.index(character) if character else state.id
+            if self.lines is not None and state.account is not None:
+                self.lines.chars[k], self.lines.spent[k] = (0, 0) if character == "\n" else state.account
+
+        return save, restore
+
+    def drop(self, texts: Sequence[int]) -> None:
+        """Drop the streams of texts that have ended, as soon as half of the streams have."""
+        if len(texts) * 2 < len(self.texts):
+            return
+        ended = set(texts)
+        kept = [k for k, text in enumerate(self.texts) if text not in ended]
+        smaller = Stepper(self.char_model.params, self.char_model.config, len(kept))
+        for new, k in enumerate(kept):
+            smaller.restore(new, self.stepper.save(k))
+        self.stepper, self.ids, self.texts = smaller, self.ids[kept], [self.texts[k] for k in kept]
+        self.noise.keep(kept)
+        if self.lines is not None:
+            self.lines.chars, self.lines.spent = self.lines.chars[kept], self.lines.spent[kept]
+
+
+class _Circle:
+    """Detects that the model is in a state that it was in before, on the same line; at temperature 0 it never leaves."""
+
+    def __init__(self, streams: _Streams) -> None:
+        self.streams = streams
+        self.seen: set[int] = set()
+
+    def check(self, line_ended: bool) -> None:
+        """Record the state of the first text, as all texts are the same.
+
+        Raises:
+            CharlstmError: the model goes round in a circle.
+        """
+        if line_ended:
+            self.seen.clear()
+        state = hash((self.streams.stepper.save(0).tobytes(), int(self.streams.ids[0])))
+        if state in self.seen:
+            raise CharlstmError(
+                "at `temperature` 0 the model goes round in a circle without a line end: set `temperature` to 0.5, or `length`"
+            )
+        self.seen.add(state)
+
+
+def decoding_of(vocabulary: Vocabulary, settings: SampleConfig) -> decoding.Decoding:
+    """Return how characters are chosen."""
+    endings = [c for c in STOPS + WIDE_STOPS if c in vocabulary]
+    return decoding.Decoding(
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+        line_end=int(vocabulary.encode("\n")[0]) if "\n" in vocabulary else None,
+        ends=tuple(vocabulary.encode("".join(endings)).tolist()),
+    )
+
+
+class _Noise:
+    """Standard Gumbel noise, drawn in blocks; each text gets the noise that it would get alone.
 
     In float32 the noise is cut off at 16.6, which one number in 16 million would exceed.
     """
-    block = max(1, BLOCK_NUMBERS // V)
-    while True:
-        u = np.stack([rng.random((block, V), np.float32) for rng in rngs], axis=2)
-        yield from -np.log(-np.log(np.maximum(u, SMALLEST)))
 
+    def __init__(self, rngs: Sequence[np.random.Generator], V: int) -> None:
+        self.rngs, self.V = list(rngs), V
+        self.block = np.empty((0, V, len(rngs)), np.float32)
 
-class _Ending:
-    """Detects when one text has ended, and holds back what may be the start of the stop text."""
+    def take(self) -> Array:
+        """Return the noise of the next step, (V, n)."""
+        if not len(self.block):
+            steps = max(1, min(BLOCK_NUMBERS // self.V, BLOCK_TOTAL // (self.V * len(self.rngs))))
+            u = np.stack([rng.random((steps, self.V), np.float32) for rng in self.rngs], axis=2)
+            np.log(np.maximum(u, SMALLEST, out=u), out=u)
+            np.log(np.negative(u, out=u), out=u)
+            self.block = np.negative(u, out=u)
+        noise: Array = self.block[0]
+        self.block = self.block[1:]
+        return noise
 
-    def __init__(self, settings: SampleConfig) -> None:
-        self.stop, self.lines, self.length = settings.stop, settings.lines, settings.length
-        self.chars = self.line_ends = 0
-        self.held = ""
-        self.over = False
-
-    def take(self, character: str) -> str:
-        """Add a character; return what can be shown now."""
-        if self.over:
-            return ""
-        self.chars += 1
-        self.line_ends += character == "\n"
-        self.over = self.chars == self.length or (self.lines > 0 and self.line_ends == self.lines)
-        if not self.stop:
-            return character
-        self.held += character
-        if self.held.endswith(self.stop):
-            self.over = True
-            return self.held[: -len(self.stop)]
-        keep = 0 if self.over else self._maybe_stop()
-        shown, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
-        return shown
-
-    def _maybe_stop(self) -> int:
-        """Return the length of the longest suffix of `held` that is a prefix of the stop text."""
-        return next(
-            (k for k in range(min(len(self.stop), len(self.held)), 0, -1) if self.held.endswith(self.stop[:k])), 0
-        )
+    def keep(self, streams: Sequence[int]) -> None:
+        """Drop all other streams."""
+        self.rngs = [self.rngs[k] for k in streams]
+        self.block = self.block[:, :, streams]

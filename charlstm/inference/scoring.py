@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm.errors import UsageError
+from charlstm import blas
+from charlstm.errors import CharlstmError, UsageError
 from charlstm.inference import evaluation, sampling
 from charlstm.inference.sampling import CharModel
 from charlstm.nn.config import Range
+from charlstm.nn.threads import split
+from charlstm.processes import run_in_processes
 from charlstm.settings import Unknown, require
 from charlstm.text.corpus import Corpus
 from charlstm.text.vocabulary import describe_some
+
+PARALLEL_CHARS = 200_000
+"""Minimum number of characters for which further processes pay off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +35,7 @@ class ScoredText:
     left_out: int  # number of characters dropped because the model never saw them
     context: int
     in_one: bool  # read as one stream, whatever the length
+    name: str  # of the run
 
     @property
     def chars(self) -> int:
@@ -35,32 +43,65 @@ class ScoredText:
         return len(self.ids) - self.context_chars
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
-        """Yield indices into `ids`, and the negative log-likelihood in nats of the characters there."""
+        """Yield indices into `ids`, and the negative log-likelihood in nats of the characters there.
+
+        A long text is read on several cores.
+        """
         pairs = len(self.ids) - 1
         starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.context else self.context)
-        for places, nats in evaluation.char_nll(
-            self.char_model.params, self.char_model.config, self.ids, starts, length
-        ):
-            counted = places >= self.context_chars
-            yield places[counted], nats[counted]
+        cores = min(blas.cores(), len(starts)) if pairs >= PARALLEL_CHARS else 1
+        groups = split(len(starts), cores)
+
+        def job(k: int) -> Iterator[list[tuple[NDArray[np.intp], NDArray[Any]]]]:
+            with np.errstate(all="ignore"):  # the caller checks for losses that are not finite
+                for places, nats in evaluation.char_nll(
+                    self.char_model.params, self.char_model.config, self.ids, starts[groups[k]], length
+                ):
+                    counted = places >= self.context_chars
+                    yield [(places[counted], nats[counted])]
+
+        nothing = np.zeros(0, np.intp), np.zeros(0, np.float32)
+        for blocks in run_in_processes(job, [1] * cores, nothing):
+            yield from blocks
 
     def mean_nats(self) -> float:
-        """Return the mean negative log-likelihood in nats per character."""
-        return sum(float(nats.sum(dtype=np.float64)) for _, nats in self) / self.chars
+        """Return the mean negative log-likelihood in nats per character.
+
+        Raises:
+            CharlstmError: it is not a finite number, because the weights are too large.
+        """
+        return self.checked(sum(float(nats.sum(dtype=np.float64)) for _, nats in self) / self.chars)
+
+    def checked(self, nats: float) -> float:
+        """Return a loss; raise CharlstmError if it is not a finite number."""
+        if not math.isfinite(nats):
+            raise CharlstmError(
+                f"the loss of the run {self.name!r} on this text is not a finite number: its weights are too large, so train it again"
+            )
+        return nats
 
 
 def score(
-    char_model: CharModel, text: str | Corpus, prompt: str | None, context: int, unknown: Unknown, name: str
+    char_model: CharModel,
+    text: str | Corpus,
+    prompt: str | None,
+    context: int,
+    unknown: Unknown,
+    name: str,
+    limit: int = 0,
 ) -> ScoredText:
     """Prepare a text for evaluation; see `charlstm.api.Model.evaluate` for the arguments.
 
     Args:
-        name: the run, for the message about characters that it never saw.
+        name: the run, for messages.
+        limit: use only this many characters of the text; 0: all.
 
     Raises:
         UsageError: the text is too short, or it has characters that the model never saw.
     """
     require("context", context, Range(0))
+    require("limit", limit, Range(0))
+    text = text if not limit else text[:limit] if isinstance(text, str) else text.first(limit)
     vocabulary = char_model.vocabulary
     if isinstance(text, str):
         unknown_chars = vocabulary.unknown(text)
@@ -80,4 +121,4 @@ def score(
         context_chars, ids = max(1, len(start)), np.concatenate([start, ids])
     if len(ids) <= context_chars:
         raise UsageError("the text is too short: give one with at least two characters that the model knows")
-    return ScoredText(char_model, ids, context_chars, left_out, context, prompt is not None)
+    return ScoredText(char_model, ids, context_chars, left_out, context, prompt is not None, name)

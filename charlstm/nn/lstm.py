@@ -27,6 +27,8 @@ and, once every dz_t is known::
 Only dh and dc depend on step t+1, so only they need the loop. The slopes follow from the forward pass alone and are computed for
 a chunk of steps at a time. The input products and the four sums are one matrix product per gate over all T*N rows.
 
+A one-hot x_t has a single 1, so W x_t is a column of W, and column v of d_W is the sum of the dz_t whose x_t is character v.
+
 In memory a stream is a row, so the code computes z = x Wᵀ + h Uᵀ + b and dh = dz U, with x (T, N, D) and h (T, N, H). The
 gates are stored one after another: (4, T, N, H).
 """
@@ -38,16 +40,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from charlstm.nn.layout import blocks, by_gate, in_blocks, one_half, product_blocks, product_of
+from charlstm.nn.one_hot import sum_by_id
 from charlstm.nn.types import Array, Arrays, Ids
 
 FORGET_BIAS = 1.0
 """Initial bias of the forget gate, so that an untrained cell remembers (Jozefowicz et al. 2015)."""
-
-SMALL_PRODUCT = 1_000_000
-"""OpenBLAS skips packing its operands if rows * inner * columns is at most this (its AVX-512 kernels for small matrices). Cutting
-the recurrent product into pieces of this size reduces its time by a third to a half."""
-BLOCK_WIDTH = 64
-"""Maximum number of columns in such a piece: its weights then stay in the L1 cache from row to row."""
 
 CHUNK_SIZE = 1 << 17
 """Maximum number of gate activations in a chunk: its slopes are still in the cache when the backward loop reads them."""
@@ -74,7 +72,7 @@ def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32
 class ForwardStep(NamedTuple):
     """The arrays that step t of the forward loop reads and writes, as views into a tape; (N, H) unless noted."""
 
-    h_before: Array  # h_{t-1}
+    h_before: Array  # h_{t-1}; (H,) for a single stream
     gates: Array  # (4, N, H)    x_t Wᵀ + b before the step; i, f, o, g after it
     ifo: Array  # (3, N, H)    the sigmoid gates of `gates`
     i: Array
@@ -102,7 +100,7 @@ class BackwardStep(NamedTuple):
     dz_if: Array  # (2, N, H)
     dz_o: Array
     dz_g: Array
-    dz: Array  # (4, 1, N, H)    all four, as the left operand of the product with U
+    dz: Array  # (4, 1, N, H)    all four, as the left operand of the product with U; (4H,) for a single stream
 
 
 class BackwardChunk(NamedTuple):
@@ -129,13 +127,12 @@ class Tape:
             return np.empty(shape, dtype)
 
         B = self._chunk_steps(H, T, N)
-        self.inputs = buffer(0, N, D)  # (T, N, D)    the caller's x, by reference
+        self.inputs: Array | Ids = buffer(0, N, D)  # the caller's x, by reference
         self.h = buffer(T + 1, N, H)  # h[t] enters step t, h[t + 1] leaves it
         self.c = buffer(T + 1, N, H)  # likewise
         self.tanh_c = buffer(T, N, H)
         self.gates = buffer(4, T, N, H)  # x Wᵀ + b, then i, f, o, g, then dz
-        if N == 1:
-            # Stored as (T, 4, N, H), so that the gates of a step are contiguous: it pays where the rows are this short.
+        if N == 1:  # the gates of a step are one vector
             self.gates = buffer(T, 4, N, H).swapaxes(0, 1)
         self.last_gates = buffer(4, N, H)  # i, f, o, g of the last step, which backward does not overwrite
         self.slopes = buffer(4, B, N, H)  # of i, f, o, g
@@ -146,10 +143,11 @@ class Tape:
         self.z = buffer(4, N, H)  # h Uᵀ in forward; dz U, gate by gate, in backward
         self.product, self.dh = buffer(N, H), buffer(N, H)
         self.dc = buffer(N, H), buffer(N, H)  # of step t and of step t-1, by turns
-        self.z_blocks = in_blocks(self.z, blocks(N, H, H))
+        self.z_blocks = in_blocks(self.z, blocks(N, H, H)) if N > 1 else self.z.reshape(4 * H)
+        self.half = one_half(N, H, dtype)
         # Views are made once: making one costs as much as a small elementwise operation.
         self.forward_steps = [
-            ForwardStep(h_before, z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
+            ForwardStep(h_before if N > 1 else h_before[0], z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
             for h_before, z, c_before, c, tanh_c, h in zip(
                 self.h[:-1], self.gates.swapaxes(0, 1), self.c[:-1], self.c[1:], self.tanh_c, self.h[1:], strict=True
             )
@@ -169,45 +167,52 @@ class Tape:
         chunk = slice(start, start + length)
         gates, slopes, slope_c = self.gates[:, chunk], self.slopes[:, :length], self.slope_c[:length]
         steps = [
-            BackwardStep(start + k, z[1], slope_c[k], s[:2], s[2], s[3], z[:2], z[2], z[3], z[:, None])
+            BackwardStep(
+                start + k,
+                z[1],
+                slope_c[k],
+                s[:2],
+                s[2],
+                s[3],
+                z[:2],
+                z[2],
+                z[3],
+                z[:, None] if z.shape[1] > 1 else z.reshape(-1),
+            )
             for k, s, z in zip(range(length), slopes.swapaxes(0, 1), gates.swapaxes(0, 1), strict=True)
         ]
         return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps[::-1])
 
 
-def forward(
-    params: Arrays, x: Array, h0: Array, c0: Array, tape: Tape, ids: Ids | None = None
-) -> tuple[Array, Array, Array]:
+def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) -> tuple[Array, Array, Array]:
     """Run the layer over a window.
 
     Args:
         params: ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,).
-        x: (T, N, D); the tape keeps a reference to it until backward.
+        x: (T, N, D), or ids (T, N), which stand for one-hot inputs; the tape keeps a reference to it until backward.
         h0: (N, H), output of the step before the window.
         c0: (N, H), cell state of the step before the window.
         tape: buffers for exactly this window size; overwritten.
-        ids: (T, N), given if each x_t is one-hot: the index of its 1. The product with W is then a lookup.
 
     Returns:
         y (T, N, H), a view into the tape that the next forward overwrites; h (N, H) and c (N, H) after the last step, copies.
     """
-    T, N, D = x.shape
-    H = h0.shape[1]
+    T, N, H = len(x), *h0.shape
     W, U, b = (by_gate(params[name]) for name in ("W", "U", "b"))  # (4, H, D), (4, H, H), (4, H)
     zx = tape.gates.reshape(4, T * N, H)  # x Wᵀ + b for all steps at once
-    if ids is None:
-        np.matmul(x.reshape(T * N, D), W.swapaxes(1, 2), out=zx)
+    if x.ndim == 3:
+        np.matmul(x.reshape(T * N, -1), W.swapaxes(1, 2), out=zx)
         zx += b[:, None]
     else:
         rows = np.ascontiguousarray(W.swapaxes(1, 2)) + b[:, None]  # (4, D, H)
-        np.take(rows, ids.reshape(-1), axis=1, out=zx, mode="clip")
+        np.take(rows, x.reshape(-1), axis=1, out=zx, mode="clip")
 
     tape.inputs = x
     tape.h[0], tape.c[0] = h0, c0
     UT = product_blocks(U.swapaxes(1, 2), N)
-    z, z_blocks, product, half = tape.z, tape.z_blocks, tape.product, zx.dtype.type(0.5)
+    z, z_blocks, product, half, multiply = tape.z, tape.z_blocks, tape.product, tape.half, product_of(N)
     for h_before, gates, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:
-        np.matmul(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
+        multiply(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
         np.add(gates, z, out=gates)
         np.tanh(gates, out=gates)  # g = tanh(z_g)
         np.multiply(ifo, half, out=ifo)  # i, f, o = σ(z) = (1 + tanh(z/2)) / 2; `by_gate` halved z
@@ -223,7 +228,14 @@ def forward(
 
 
 def backward(
-    params: Arrays, d_y: Array, d_h: Array, d_c: Array, tape: Tape, *, need_d_x: bool = True
+    params: Arrays,
+    d_y: Array,
+    d_h: Array,
+    d_c: Array,
+    tape: Tape,
+    *,
+    need_d_x: bool = True,
+    grads: Arrays | None = None,
 ) -> tuple[Arrays, Array | None, Array, Array]:
     """Propagate gradients back through the window that `forward` recorded on the tape.
 
@@ -233,15 +245,21 @@ def backward(
         d_h: (N, H), gradient with respect to h after the last step; zero where BPTT is truncated.
         d_c: (N, H), gradient with respect to c after the last step; zero where BPTT is truncated.
         tape: as forward left it; dz overwrites its gates, so it serves one backward only.
-        need_d_x: whether to compute the gradient of the input.
+        need_d_x: whether to compute the gradient of the input; one-hot inputs have none.
+        grads: arrays for the gradients of ``W``, ``U`` and ``b``; None allocates them.
 
     Returns:
         the gradients of ``W``, ``U`` and ``b``; of x (T, N, D), a view into the tape, or None; of h0 (N, H); of c0 (N, H).
     """
-    T, N, D = tape.inputs.shape
-    H = d_h.shape[1]
-    U = product_blocks(params["U"].reshape(4, H, H), N)
+    x, T, N, H = tape.inputs, len(tape.inputs), *d_h.shape
+    if grads is None:
+        grads = {name: np.empty_like(p) for name, p in params.items()}
     z, z_blocks, product, dh = tape.z, tape.z_blocks, tape.product, tape.dh
+    multiply, U = product_of(N), params["U"]
+    if N == 1:
+        z_blocks = dh[0]
+    else:
+        U = product_blocks(U.reshape(4, H, H), N)
     dc, dc_before = tape.dc
     dh[:], dc[:] = d_h, d_c
     for chunk in tape.backward_chunks:
@@ -255,19 +273,23 @@ def backward(
             np.multiply(dh, slope_o, out=dz_o)
             np.multiply(dc, slope_g, out=dz_g)
             dc, dc_before = dc_before, dc  # dc = dc * f
-            np.matmul(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
-            np.add.reduce(z, axis=0, out=dh)
+            multiply(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
+            if N > 1:  # with a single stream, the product has summed already
+                np.add.reduce(z, axis=0, out=dh)
 
     dz = tape.gates.reshape(4, T * N, H)
-    dzT = dz.swapaxes(1, 2)
-    grads = {
-        "W": np.matmul(dzT, tape.inputs.reshape(T * N, D)).reshape(4 * H, D),
-        "U": np.matmul(dzT, tape.h[:-1].reshape(T * N, H)).reshape(4 * H, H),
-        "b": dz.sum(axis=1).reshape(4 * H),
-    }
+    d_W, d_U, d_b = (grads[name].reshape(4, H, *grads[name].shape[1:]) for name in ("W", "U", "b"))
+    np.matmul(dz.swapaxes(1, 2), tape.h[:-1].reshape(T * N, H), out=d_U)
+    if x.ndim == 3:
+        np.matmul(dz.swapaxes(1, 2), x.reshape(T * N, -1), out=d_W)
+        np.add.reduce(dz, axis=1, out=d_b)
+    else:
+        sums = sum_by_id(dz, x.reshape(-1), d_W.shape[2])
+        d_W[...] = sums.swapaxes(1, 2)
+        np.add.reduce(sums, axis=1, out=d_b)
     d_x = None
     if need_d_x:
-        d_x = tape.d_inputs
+        D, d_x = x.shape[2], tape.d_inputs
         d_rows, d_share = d_x.reshape(T * N, D), tape.d_share.reshape(T * N, D)
         W = params["W"].reshape(4, H, D)
         np.matmul(dz[0], W[0], out=d_rows)  # d_x = dz W, summed over the gates
@@ -293,37 +315,3 @@ def _fill_slopes(chunk: BackwardChunk) -> None:
     np.multiply(tanh_c, tanh_c, out=slope_c)  # slope_c = o * (1 - tanh²(c_t))
     np.subtract(1, slope_c, out=slope_c)
     np.multiply(slope_c, o, out=slope_c)
-
-
-# -- how the weights are laid out for the loops ------------------------------------------------------------------------
-
-
-def by_gate(weights: Array) -> Array:
-    """Copy weights (4H, …) to (4, H, …) and halve those of i, f and o, so that one tanh serves all four gates.
-
-    σ(z) = (1 + tanh(z/2)) / 2, a form of the sigmoid that cannot overflow.
-    """
-    gates = weights.reshape(4, -1, *weights.shape[1:]).copy()
-    gates[:3] *= 0.5
-    return gates
-
-
-def product_blocks(weights: Array, N: int) -> Array:
-    """Cut the right operand (4, K, H) of a product with N rows into q pieces, each a `SMALL_PRODUCT`: (4, q, K, H/q).
-
-    q is 1 if H has no suitable divisor, or if the pieces would be too narrow to pay off.
-    """
-    _, K, H = weights.shape
-    return np.ascontiguousarray(in_blocks(weights, blocks(N, K, H)))
-
-
-def blocks(N: int, K: int, H: int) -> int:
-    """The number of pieces of equal width for a product (N, K) @ (K, H); see `product_blocks`."""
-    widest = min(BLOCK_WIDTH, SMALL_PRODUCT // (N * K)) if N > 1 else H
-    return next((q for q in range(1, H // 16 + 1) if H % q == 0 and H // q <= widest), 1)
-
-
-def in_blocks(a: Array, q: int) -> Array:
-    """Cut the columns of a (4, M, H) into q pieces: a view (4, q, M, H/q)."""
-    _, M, H = a.shape
-    return a.reshape(4, M, q, H // q).swapaxes(1, 2)

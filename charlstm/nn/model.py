@@ -43,7 +43,7 @@ class Workspace:
     T: int
     N: int
     tapes: list[lstm.Tape]
-    inputs: Array  # (T, N, D)    one-hot or embedded characters
+    inputs: Array  # (T, N, E)    embedded characters; empty without an embedding
     outputs: list[Array]  # per layer (T, N, H)    h after dropout
     layers: list[Arrays]  # per layer W, U, b as forward used them, after dropout of U
     masks: list[Array | None]  # per layer (N, H)    dropout mask of its outputs; None without dropout
@@ -60,7 +60,7 @@ class Workspace:
             T=T,
             N=N,
             tapes=tapes,
-            inputs=np.zeros((T, N, config.input_width), dtype),
+            inputs=np.empty((T, N, E), dtype),
             outputs=[tape.h[1:] for tape in tapes],
             layers=[{}] * config.layers,
             masks=[None] * config.layers,
@@ -74,12 +74,12 @@ class Workspace:
     def numbers(config: ModelConfig, T: int, N: int) -> int:
         """How many numbers training on such windows holds in memory: the buffers, and the temporary arrays of each step.
 
-        Besides the tapes these are, per character, D for the input, V for the logits, H for the gradient of the top layer, 2 E with an
-        embedding, and H per layer with dropout.
+        Besides the tapes these are, per character, V for the logits, H for the gradient of the top layer, 3 E with an embedding, and
+        H per layer with dropout.
         """
-        H, L, D, V = config.hidden, config.layers, config.input_width, config.vocabulary
+        H, L, V = config.hidden, config.layers, config.vocabulary
         tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
-        return tapes + (D + V + H + 2 * config.embedding + (L * H if config.dropout else 0)) * T * N
+        return tapes + (V + H + 3 * config.embedding + (L * H if config.dropout else 0)) * T * N
 
 
 def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
@@ -176,12 +176,13 @@ def forward(
     Returns:
         logits (V, T*N), column t*N + n for step t of stream n, a view into the workspace; the state after the window.
     """
-    y = _encode(params, config, ids, work)
+    y: Array | Ids = ids  # one-hot
+    if config.embedding:
+        y = np.take(params["embed.E"], ids, axis=0, out=work.inputs, mode="clip")
     after = State(np.empty_like(state.h), np.empty_like(state.c))
     for k, name in enumerate(layer_names(config)):
-        one_hot = ids if k == 0 and not config.embedding else None
         layer = work.layers[k] = _drop_weights(part(params, name), k, config, work, rng)
-        y, after.h[k], after.c[k] = lstm.forward(layer, y, state.h[k], state.c[k], work.tapes[k], one_hot)
+        y, after.h[k], after.c[k] = lstm.forward(layer, y, state.h[k], state.c[k], work.tapes[k])
         y = work.outputs[k] = _drop(y, k, config, work, rng)
     if config.embedding:
         np.matmul(_rows(y), params["out.P"].T, out=work.top)
@@ -192,19 +193,24 @@ def forward(
     return work.logits, after
 
 
-def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, work: Workspace) -> Arrays:
+def backward(
+    params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, work: Workspace, grads: Arrays | None = None
+) -> Arrays:
     """Compute the gradient of every parameter from d_logits (V, T*N), after `forward` with the same ids (T, N) and workspace.
 
-    The gradient with respect to the state before the window is discarded: truncated BPTT (Williams & Peng 1990).
+    The gradients are written to `grads`; None allocates them. The gradient with respect to the state before the window is discarded: truncated BPTT (Williams & Peng 1990).
     """
-    grads = {"out.b": d_logits.sum(axis=1)}
+    if grads is None:
+        grads = {name: np.empty_like(p) for name, p in params.items()}
+    np.add.reduce(d_logits, axis=1, out=grads["out.b"])
     y = _rows(work.outputs[-1])
     if config.embedding:
         d_top = np.matmul(d_logits.T, params["embed.E"])  # (T*N, E)
-        grads |= {"embed.E": d_logits @ work.top, "out.P": d_top.T @ y}
+        np.matmul(d_logits, work.top, out=grads["embed.E"])
+        np.matmul(d_top.T, y, out=grads["out.P"])
         d_y: Array = np.matmul(d_top, params["out.P"])
     else:
-        grads["out.W"] = d_logits @ y
+        np.matmul(d_logits, y, out=grads["out.W"])
         d_y = np.matmul(d_logits.T, params["out.W"])
     d_y = d_y.reshape(work.T, work.N, config.hidden)
     cut = np.zeros((work.N, config.hidden), d_y.dtype)
@@ -213,16 +219,17 @@ def backward(params: Arrays, config: ModelConfig, d_logits: Array, ids: Ids, wor
         if mask is not None:
             d_y *= mask
         _, need_d_x = layer_inputs(config)[k]
-        layer_grads, d_x, _, _ = lstm.backward(work.layers[k], d_y, cut, cut, work.tapes[k], need_d_x=need_d_x)
+        layer_grads, d_x, _, _ = lstm.backward(
+            work.layers[k], d_y, cut, cut, work.tapes[k], need_d_x=need_d_x, grads=part(grads, name)
+        )
         kept = work.kept[k]
         if kept is not None:
             layer_grads["U"] *= kept
-        grads |= {f"{name}.{key}": value for key, value in layer_grads.items()}
         if d_x is not None:
             d_y = d_x
     if config.embedding:
         grads["embed.E"] += _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
-    return {name: grads[name] for name in params}
+    return grads
 
 
 def loss_and_gradients(
@@ -234,16 +241,18 @@ def loss_and_gradients(
     work: Workspace,
     rng: np.random.Generator | None = None,
     share: float = 1.0,
+    grads: Arrays | None = None,
 ) -> tuple[float, Arrays, State]:
     """Compute the loss (mean nats per character) of predicting targets (T, N) from inputs (T, N), its gradients, and the new state.
 
-    Loss and gradients are multiplied by `share`, the weight of these streams in a larger batch.
+    Loss and gradients are multiplied by `share`, the weight of these streams in a larger batch. The gradients are written to `grads`;
+    None allocates them.
     """
     logits, after = forward(params, config, inputs, state, work, rng)
     loss, d_logits = softmax_cross_entropy(logits, targets.reshape(-1))
     if share != 1:
         d_logits *= share
-    return share * loss, backward(params, config, d_logits, inputs, work), after
+    return share * loss, backward(params, config, d_logits, inputs, work, grads), after
 
 
 def saturated(work: Workspace) -> float:
@@ -258,24 +267,13 @@ def saturated(work: Workspace) -> float:
 
 
 def part(params: Arrays, name: str) -> Arrays:
-    """Return the parameters of one layer, as W, U, b."""
+    """Return the parameters of one layer, or their gradients, as W, U, b."""
     return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}
 
 
 def _rows(y: Array) -> Array:
     """View (T, N, H) as the matrix (T*N, H)."""
     return y.reshape(-1, y.shape[-1])
-
-
-def _encode(params: Arrays, config: ModelConfig, ids: Ids, work: Workspace) -> Array:
-    """Turn characters (T, N) into input rows (T, N, D), embedded or one-hot."""
-    x = work.inputs
-    if config.embedding:
-        np.take(params["embed.E"], ids, axis=0, out=x, mode="clip")
-    else:
-        x.fill(0)
-        _rows(x)[np.arange(ids.size), ids.reshape(-1)] = 1
-    return x
 
 
 def _drop(y: Array, k: int, config: ModelConfig, work: Workspace, rng: np.random.Generator | None) -> Array:

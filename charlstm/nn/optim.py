@@ -6,13 +6,12 @@ arrays, named after the parameters, that the caller stores, saves and passes in.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from charlstm.nn.threads import ThreadPool, split
+from charlstm.nn.threads import ThreadPool
 from charlstm.nn.types import Array, Arrays
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.99, 1e-8
@@ -26,6 +25,9 @@ RMSPROP_DECAY, RMSPROP_EPSILON = 0.95, 1e-8
 MUON_MOMENTUM = 0.95
 MUON_ADAM_RATE = 2.0
 """Muon updates the other parameters by Adam, at this multiple of the learning rate."""
+MUON_ROWS = 64
+"""Maximum number of rows that Muon makes orthogonal to each other. Against whole gates this is five to eight times as fast at 256 and
+512 units, and models learn a little more per step."""
 MUON_COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448))
 """Coefficients of the polynomial of each iteration. These two map every singular value above a thousandth of the matrix's norm to
 between 0.03 and 1.97, the best that two polynomials of degree 5 can do (Amsel et al. 2025). More iterations are more exact, but models
@@ -104,60 +106,79 @@ def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: 
     """Update the hidden matrices by Muon and the rest by Adam (Jordan et al. 2024), **in place**; overwrites the gradients.
 
     The gradient of a recurrent matrix is nearly of low rank: it is large in a few directions, and Adam mostly follows those. Muon
-    replaces it, gate by gate, with the nearest orthogonal matrix, which moves equally far in every direction, and far in none::
+    replaces it with a matrix whose rows are orthogonal, which moves equally far in every direction, and far in none::
 
         m = μ m + (1 - μ) g
         p = p - lr * orthogonal(μ m + (1 - μ) g)
 
-    The hidden matrices are those without a slot v.
+    It does so for blocks of at most `MUON_ROWS` rows of a gate. The hidden matrices are those without a slot v.
     """
     hidden = [name for name in params if f"v/{name}" not in slots]
     rest = {name: p for name, p in params.items() if name not in hidden}
-    squares = adam(rest, grads, slots, MUON_ADAM_RATE * lr, t) ** 2
-    blocks = []
-    for name in hidden:
-        p, g, m = params[name], grads[name], slots[f"m/{name}"]
+    stacks = [
+        stack
+        for name in hidden
+        for stack in zip(*(_row_blocks(a) for a in (params[name], grads[name], slots[f"m/{name}"])), strict=True)
+    ]
+
+    def update(k: int) -> float:
+        if k == 0:
+            return adam(rest, grads, slots, MUON_ADAM_RATE * lr, t) ** 2
+        p, g, m = stacks[k - 1]
         m *= MUON_MOMENTUM
         g *= 1 - MUON_MOMENTUM
         m += g
         g += MUON_MOMENTUM * m
-        blocks += list(zip(np.split(p, 4), np.split(g, 4), strict=True))  # views, one per gate
+        change = orthogonal(g)
+        change *= lr
+        p -= change
+        return _square(change)
+
     pool = pool or ThreadPool(1)
-    shares = split(len(blocks), max(1, min(pool.threads, len(blocks))))
+    squares = [0.0] * (1 + len(stacks))
+    jobs = iter(range(len(squares)))  # each thread takes the next one
 
-    def job(k: int) -> list[float]:
-        found = []
-        for block, change in blocks[shares[k]]:
-            step = orthogonal(change)
-            step *= lr
-            block -= step
-            found.append(_square(step))
-        return found
+    def work(_: int) -> None:
+        for k in jobs:
+            squares[k] = update(k)
 
-    if blocks:
-        squares += sum(
-            itertools.chain.from_iterable(pool.map(job, len(shares)))
-        )  # in a fixed order, so that the rounding does not depend on the threads
-    return math.sqrt(squares)
+    pool.map(work, max(1, min(pool.threads, len(squares))))
+    return math.sqrt(sum(squares))  # in a fixed order, so that the rounding does not depend on the threads
 
 
 def orthogonal(G: Array) -> Array:
-    """Approximate the orthogonal matrix nearest to G (M, N): the same singular vectors, with singular values near 1.
+    """Approximate the orthogonal matrix nearest to each matrix of a stack (…, M, N): the same singular vectors, with values near 1.
 
-    Each iteration maps every singular value s to a s + b s³ + c s⁵, by matrix products alone: X = a X + (b A + c A²) X, A = X Xᵀ.
+    Each iteration maps every singular value s to a s + b s³ + c s⁵, by matrix products alone: X = (a + b A + c A²) X, A = X Xᵀ.
     """
-    X: Array = G.T if G.shape[0] > G.shape[1] else G
-    X = X / max(math.sqrt(_square(X)), 1e-30)
+    tall = G.shape[-2] > G.shape[-1]
+    X = G.swapaxes(-1, -2) if tall else G
+    norms = np.sqrt(np.einsum("...ij,...ij->...", X, X))
+    X = X / np.maximum(norms, 1e-30)[..., None, None]
+    rows = X.shape[-2]
     for a, b, c in MUON_COEFFICIENTS:
-        A = X @ X.T
-        B = A @ A.T  # A is symmetric, and BLAS does half the work in a product with its own transpose
+        A = X @ X.swapaxes(-1, -2)
+        B = A @ A
         B *= c
         A *= b
         B += A
-        A = B @ X
-        X *= a
-        X += A
-    return X.T if G.shape[0] > G.shape[1] else X
+        B.reshape(*B.shape[:-2], rows * rows)[..., :: rows + 1] += a
+        X = B @ X
+    result: Array = X.swapaxes(-1, -2) if tall else X
+    return result
+
+
+def _row_blocks(a: Array) -> list[Array]:
+    """View the gates of a (4H, K), each cut into blocks of at most `MUON_ROWS` rows, as stacks of blocks (n, rows, K)."""
+    stacks = []
+    for gate in np.split(a, 4):
+        H, K = gate.shape
+        count = math.ceil(H / MUON_ROWS)
+        rows, larger = divmod(H, count)  # this many blocks have a row more
+        edge = larger * (rows + 1)
+        stacks += [gate[:edge].reshape(larger, rows + 1, K)] if larger else []
+        stacks += [gate[edge:].reshape(count - larger, rows, K)]
+    return stacks
 
 
 def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:

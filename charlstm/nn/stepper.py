@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from charlstm.nn import lstm
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.layout import by_gate, in_blocks, one_half, product_blocks, product_of
 from charlstm.nn.model import layer_names, part
 from charlstm.nn.types import Array, Arrays, Ids
 
@@ -24,7 +24,7 @@ class Stepper:
         self.cells: list[Cell] = []
         self.biases: list[Array] = []
         for k, name in enumerate(layer_names(config)):
-            W, U, b = (lstm.by_gate(value) for value in part(params, name).values())
+            W, U, b = (by_gate(value) for value in part(params, name).values())
             weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above the first layer (4, H, 2H)
             own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
             inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
@@ -47,6 +47,17 @@ class Stepper:
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits
 
+    def save(self, stream: int) -> Array:
+        """Return a copy of the state of one stream, (2 L H,)."""
+        return np.concatenate([self.h[stream], *(cell.c[stream] for cell in self.cells)])
+
+    def restore(self, stream: int, state: Array) -> None:
+        """Set the state of one stream to one that `save` returned, possibly of another stepper of the same model."""
+        LH, L = self.h.shape[1], len(self.cells)
+        self.h[stream] = state[:LH]
+        for cell, c in zip(self.cells, state[LH:].reshape(L, -1), strict=True):
+            cell.c[stream] = c
+
 
 class Cell:
     """One layer, one step at a time, for sampling: it owns its state, and makes weights and views once."""
@@ -61,16 +72,17 @@ class Cell:
             c: (N, H).
         """
         N, H = h.shape
-        self.inputs, self.h, self.c = inputs, h, c
-        self.weights = lstm.product_blocks(weights, N)
+        self.inputs, self.h, self.c = inputs if N > 1 else inputs[0], h, c
+        self.weights = product_blocks(weights, N)
         self.z = np.empty((4, N, H), h.dtype)
-        self.z_blocks = lstm.in_blocks(self.z, self.weights.shape[1])
-        self.half = h.dtype.type(0.5)
+        self.z_blocks = in_blocks(self.z, self.weights.shape[1]) if N > 1 else self.z.reshape(4 * H)
+        self.multiply = product_of(N)
+        self.half = one_half(N, H, h.dtype)
         self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
 
     def step(self, rest: Array) -> None:
         """Apply the forward equations once; `rest` (4, N, H) is the part of z that is not inputs times weights."""
-        np.matmul(self.inputs, self.weights, out=self.z_blocks)
+        self.multiply(self.inputs, self.weights, out=self.z_blocks)
         np.add(self.z, rest, out=self.z)
         np.tanh(self.z, out=self.z)
         np.multiply(self.ifo, self.half, out=self.ifo)

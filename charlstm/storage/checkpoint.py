@@ -121,13 +121,14 @@ def _save(
         "format": FORMAT,
         "model": vars(state.shape),
         "config": schema.config_json(state.config),
-        "text": vars(state.text),
+        "text": schema.text_json(state.text),
         "plan": vars(state.schedule),
         "step": state.step,
         "history": [vars(row) for row in state.history],
         "best_step": state.best_step,
         "best_val_nats": state.best_val_nats,
         "arithmetic": state.arithmetic,
+        "line_chars": state.line_chars,
         "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
     }
@@ -222,6 +223,7 @@ def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) ->
         best_step=base.best_step,
         best_val_nats=base.best_val_nats,
         arithmetic=schema.typed(str, meta.get("arithmetic", ""), "arithmetic"),
+        line_chars=base.char_model.line_chars,
         pretrained=base.pretrained,
     )
 
@@ -300,7 +302,10 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
         best_step=best_step,
         best_val_nats=best_val_nats,
         char_model=CharModel(
-            shape, _take(members, "param/", model.shapes(shape)), Vocabulary("".join(map(chr, points)))
+            shape,
+            _take(members, "param/", model.shapes(shape)),
+            Vocabulary("".join(map(chr, points))),
+            schema.line_chars(meta.get("line_chars", [])),  # older files have none
         ),
         pretrained=None if pretrained is None else schema.build(PretrainedInfo, pretrained, "pretrained"),
     )

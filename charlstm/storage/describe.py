@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from charlstm.events import HEALTH
 from charlstm.inference import ngram
 from charlstm.inference.ngram import NgramBaseline
 from charlstm.nn.model import parameter_count
+from charlstm.settings import TextOptions
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
 from charlstm.storage.runs import RunFiles
 from charlstm.text import corpus
-from charlstm.text.sources import STDIN, stored
+from charlstm.text.sources import STDIN, find_again
 from charlstm.training.state import TrainState, memory_bytes
 
 
@@ -33,6 +34,7 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
+    runs.check_folder(folder)
     if run is not None:
         return _facts(*checkpoint.load_all(_latest(run, folder)))
     names, skipped = runs.list_runs(folder)
@@ -68,7 +70,9 @@ def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
     if STDIN in facts["text"]:
         return None
     try:
-        text = corpus.read(stored(facts["text"]), facts["encoding"])
+        text = corpus.read(
+            find_again(facts["text"]), TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)})
+        )
     except CorpusError:
         return None
     train_ids, val_ids = text.split(facts["val_fraction"])
@@ -123,7 +127,7 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "text": list(text.sources),
         "text_chars": text.chars,
         "text_sha256": text.sha256,
-        "encoding": text.encoding,
+        **vars(text.options),
         "pretrained": vars(found.pretrained) if found.pretrained else None,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
         "recoveries": state.guard.recoveries if state else None,

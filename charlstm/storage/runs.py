@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from charlstm.errors import UsageError, did_you_mean
-from charlstm.text.sources import BUILT_IN, bundled_path, expand
+from charlstm.settings import RUNS
+from charlstm.text.sources import BASE, BUILT_IN, bundled_path, expand
 
 SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
 """NAME.npz is the latest state, to resume; NAME.best.npz is the model with the lowest held-out loss, to sample from."""
@@ -101,6 +103,14 @@ def skipped(folder: Path) -> str:
     return f"skipped in {folder}: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
 
 
+def check_folder(folder: Path) -> None:
+    """Raise a UsageError if a checkpoint folder that the user chose does not exist; the default one may be missing."""
+    if folder != RUNS and not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {folder}: give the folder of your runs with `checkpoints`, or leave it out"
+        )
+
+
 def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     """Return the file of a run, given by name or path; None means the newest run.
 
@@ -133,10 +143,34 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     for path in (files.best, files.latest):
         if (what := obstacle(path)) not in (None, "missing"):
             raise UsageError(f"{path} is {what}, not a checkpoint: give the name of another run")
+    if not best and run in (BUILT_IN, BASE) and bundled_path("checkpoints", run + SUFFIX).exists():
+        raise UsageError(
+            f"{run!r} is a bundled model, which can't be resumed: train it on a text with 'charlstm train TEXT --init-from {run}'"
+        )
+    if Path(run).is_file():
+        raise UsageError(_text_not_run(run))
     hint = did_you_mean(run, names or [BUILT_IN])
     if not hint:
         hint = f"use one of {', '.join(names[:5])}" if names else "type 'charlstm train CORPUS' to start one"
     raise UsageError(f"there is no run {run!r} in {folder}: {hint}")
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether a file starts as an .npz file does; True if it can't be read, which the loader reports."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return True
+
+
+def _text_not_run(path: str) -> str:
+    """Return the message about a file that is given as a run but is not one."""
+    stem = Path(path).stem
+    return (
+        f"{path} is not a run, whose files end in {SUFFIX}: if it is a text, type 'charlstm train {shlex.quote(path)}', "
+        f"and then 'charlstm sample {shlex.quote(stem)}'"
+    )
 
 
 def _existing(run: str) -> Path:
@@ -148,6 +182,8 @@ def _existing(run: str) -> Path:
     path = expand(run)
     what = obstacle(path)
     if what is None:
+        if not run.endswith(SUFFIX) and not _is_archive(path):
+            raise UsageError(_text_not_run(run))
         return path
     nearby = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
     hint = did_you_mean(str(path), nearby) or f"give the name of a run or the path of an {SUFFIX} file"

@@ -18,7 +18,7 @@ import numpy as np
 
 from charlstm.nn.config import COUNT, METRIC, ModelConfig, Range
 from charlstm.nn.threads import shards_for
-from charlstm.settings import TrainConfig
+from charlstm.settings import TextOptions, TrainConfig
 from charlstm.text.batches import Cursor, reset_every
 from charlstm.text.corpus import TextInfo, train_chars
 from charlstm.training.guard import RECENT, GuardRecord
@@ -26,6 +26,8 @@ from charlstm.training.schedule import Schedule
 from charlstm.training.state import HistoryRow, MetricSums
 
 T = TypeVar("T")
+READING = {"field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape}
+"""Fields of a text that are stored only if they differ from these defaults."""
 
 MAX_STRING = 4096
 """Maximum length of a string, which is that of a path on Linux."""
@@ -52,9 +54,17 @@ def config_json(config: TrainConfig) -> dict[str, Any]:
     return {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
 
 
+def text_json(text: TextInfo) -> dict[str, Any]:
+    """Return the identity of a text without the fields that have their default, which files of old do not have."""
+    return {key: value for key, value in vars(text).items() if READING.get(key) != value}
+
+
 def text_info(meta: dict[str, Any]) -> TextInfo:
     """Return the identity of the training text."""
-    text = build(TextInfo, meta["text"], "text")
+    stored = meta["text"]
+    text = build(TextInfo, READING | stored if isinstance(stored, dict) else stored, "text")
+    if text.separator != READING["separator"] and not text.field:
+        raise ValueError("its text has a separator but no field")
     if not text.sources or not SHA256.fullmatch(text.sha256):
         raise ValueError("its text has no sources or no SHA-256")
     return text
@@ -122,6 +132,14 @@ def generator(state: Any) -> np.random.Generator:
     bits = np.random.PCG64()
     bits.state = state
     return np.random.Generator(bits)
+
+
+def line_chars(stored: Any) -> tuple[int, ...]:
+    """Rebuild the quantiles of the lengths of lines, which must ascend."""
+    lengths: tuple[int, ...] = typed(tuple[int, ...], stored, "line_chars")
+    if any(b < a for a, b in itertools.pairwise([0, *lengths])) or len(lengths) == 1:
+        raise ValueError("its line lengths do not ascend")
+    return lengths
 
 
 # -- fields and types -------------------------------------------------------------------------------------------------

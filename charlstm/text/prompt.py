@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from charlstm.errors import PromptError
-from charlstm.text.corpus import open_source
+from charlstm.text.files import open_source
 from charlstm.text.sources import STDIN
 
 

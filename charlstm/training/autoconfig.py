@@ -13,11 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from charlstm.nn.config import ModelConfig, embedding_for
+from charlstm.nn.config import ModelConfig, ModelSize, embedding_for
 from charlstm.nn.model import parameter_count
-from charlstm.nn.optim import MUON_COEFFICIENTS
+from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
 from charlstm.nn.threads import ThreadPool, shards_for
-from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, LEARNING_RATES, Budget, TrainConfig
+from charlstm.settings import (
+    DEFAULT_EPOCHS,
+    DEFAULT_MINUTES,
+    LEARNING_RATES,
+    PRETRAINED_EPOCHS,
+    PRETRAINED_MINUTES,
+    Budget,
+    TrainConfig,
+)
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """(layers, hidden) of the models to choose from, in ascending order of size."""
@@ -34,8 +42,10 @@ DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5
 
 Weighted epochs are epochs * sqrt(parameters / characters of text): a small model can read a long text many times
 without memorizing it."""
-PRETRAINED_DROPOUT, PRETRAINED_RATE = 0.4, 0.5
-"""Dropout, and factor on the default learning rate, of a run that starts from pretrained weights."""
+PRETRAINED_DROPOUT = 0.3
+"""Maximum dropout of a run that starts from pretrained weights."""
+PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
+"""Factors on its learning rate, each for texts of up to this many characters."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBE_S = 0.1
@@ -64,17 +74,18 @@ class Reach:
     seconds: float
 
     @classmethod
-    def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int) -> Reach:
+    def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int, pretrained: bool) -> Reach:
         """Measure the machine's speed if the budget is a time; a budget in steps or epochs gives the same everywhere."""
         flops, readable = None, math.inf
+        minutes, epochs = (PRETRAINED_MINUTES, PRETRAINED_EPOCHS) if pretrained else (DEFAULT_MINUTES, DEFAULT_EPOCHS)
         if budget.epochs is not None:
             readable = budget.epochs * chars
         elif budget.steps is not None:
             readable = float(budget.steps * batch * seq)
         else:
             flops = speed(threads if shards_for(batch, threads) > 1 else 1)
-            readable = math.inf if budget.minutes is not None else float(DEFAULT_EPOCHS * chars)
-        return cls(chars, V, batch * seq, readable, flops, 60 * (budget.minutes or DEFAULT_MINUTES))
+            readable = math.inf if budget.minutes is not None else float(epochs * chars)
+        return cls(chars, V, batch * seq, readable, flops, 60 * (budget.minutes or minutes))
 
     def affordable(self, layers: int, hidden: int) -> float:
         """Return how many characters training can read within the budget."""
@@ -92,19 +103,9 @@ class Reach:
         return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
 
 
-def choose_for_pretrained(model: ModelConfig, overrides: dict[str, Any]) -> Choice:
-    """Choose the settings that the user left open for a run that starts from the weights of a model."""
-    batch, seq = _window(model.vocabulary, overrides)
-    lr = PRETRAINED_RATE * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
-    open_ones = {"dropout": PRETRAINED_DROPOUT, "lr": lr}
-    chosen = [f"`{name}` {value:g}" for name, value in open_ones.items() if name not in overrides]
-    sizes = {"layers": model.layers, "hidden": model.hidden, "batch": batch, "seq": seq}
-    return Choice(
-        sizes | open_ones | overrides, f"chosen for pretrained weights: {', '.join(chosen)}" if chosen else ""
-    )
-
-
-def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> Choice:
+def choose(
+    chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int, pretrained: ModelSize | None = None
+) -> Choice:
     """Choose the settings that the user left open.
 
     Args:
@@ -113,13 +114,21 @@ def choose(chars: int, V: int, budget: Budget, overrides: dict[str, Any], thread
         budget: if it is in steps or epochs, no speed is measured and the choice is the same on every machine.
         overrides: settings given by the user, which are never changed.
         threads: number of cores to use.
+        pretrained: the model whose weights training starts from; its size is given.
     """
+    open_ones = ["hidden", "layers", "dropout"]
     batch, seq = _window(V, overrides)
-    reach = Reach.of(chars, V, budget, batch, seq, threads)
-    layers, hidden = _size(reach, overrides)
+    reach = Reach.of(chars, V, budget, batch, seq, threads, pretrained is not None)
+    layers, hidden = (pretrained.layers, pretrained.hidden) if pretrained else _size(reach, overrides)
     rate = next(rate for limit, rate in DROPOUT if reach.weighted_epochs(layers, hidden) <= limit)
-    settings = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate} | overrides
-    chosen = [f"`{name}` {settings[name]:g}" for name in ("hidden", "layers", "dropout") if name not in overrides]
+    settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
+    if pretrained:
+        open_ones.append("lr")
+        factor = next(factor for limit, factor in PRETRAINED_RATES if chars <= limit)
+        settings["lr"] = factor * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
+        settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
+    settings |= overrides
+    chosen = [f"`{name}` {settings[name]:g}" for name in open_ones if name not in overrides]
     epochs = reach.epochs(layers, hidden)
     number = f"{epochs:.0f}" if epochs >= 1.5 else f"{epochs:.1f}"
     return Choice(settings, f"chosen for this budget (about {number} epochs): {', '.join(chosen)}" if chosen else "")
@@ -167,16 +176,15 @@ def weights(layers: int, hidden: int, V: int) -> int:
 def work(layers: int, hidden: int, V: int, window: int) -> float:
     """Return the floating-point operations per character that training reads.
 
-    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes H x H matrices
-    once per window of `window` characters: four gates, each with three products per iteration, two of them at half the
-    cost.
+    They are six per weight that takes part in a matrix product, plus those of Muon, which orthogonalizes blocks of rows
+    once per window of `window` characters, with three products per iteration.
     """
     E = embedding_for(V)
-    one_hot = 0 if E else 2.0 * 4 * hidden * V  # forward is a lookup, but the gradient of W is a full product
     top = E * (V + hidden) if E else V * hidden
     matrices = 2 * layers - 1
-    orthogonal = matrices * 4 * 4 * hidden**3 * len(MUON_COEFFICIENTS) / window
-    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + one_hot + orthogonal
+    rows = min(hidden, MUON_ROWS)
+    orthogonal = matrices * 8.0 * hidden * rows * (2 * hidden + rows) * len(MUON_COEFFICIENTS) / window
+    return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + orthogonal
 
 
 def speed(threads: int) -> float:

@@ -10,18 +10,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import mmap
+import select
 import socket
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from charlstm.errors import CharlstmError
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import nll
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Array, Arrays, Ids
-from charlstm.processes import CAN_FORK, end, fork
+from charlstm.processes import CAN_FORK, end, fork, is_stopped
+
+PATIENCE_S = 1.0
+"""Seconds between looks at a worker that does not answer."""
 
 
 class Shard:
@@ -38,16 +43,14 @@ class Shard:
         )
         self.loss = shared((1,), np.float64)
         self.seed = shared((1,), np.int64)  # seed of the dropout masks; -1: no dropout
-        self.grads = {name: shared(p.shape, p.dtype) for name, p in params.items()}
+        self.flat_grads, self.grads = shared_flat(params)
 
     def compute(self) -> None:
         """Run `model.loss_and_gradients` on the buffers."""
         rng = None if self.seed[0] < 0 else np.random.default_rng(int(self.seed[0]))
-        self.loss[0], grads, after = model.loss_and_gradients(
-            self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share
+        self.loss[0], _, after = model.loss_and_gradients(
+            self.params, self.config, self.ids[0], self.ids[1], self.before, self.work, rng, self.share, self.grads
         )
-        for name, g in grads.items():
-            self.grads[name][...] = g
         self.after.h[...], self.after.c[...] = after.h, after.c
 
 
@@ -66,8 +69,12 @@ class DataParallel:
         self.shards = [Shard(params, config, T, size, size / N) for size in sizes]
         self.workers: dict[int, _Worker] = {}
         if CAN_FORK and pool.threads >= shards:
-            for k, shard in enumerate(self.shards[1:], start=1):
-                self.workers[k] = _Worker(shard, [worker.connection for worker in self.workers.values()])
+            try:
+                for k, shard in enumerate(self.shards[1:], start=1):
+                    self.workers[k] = _Worker(shard, [worker.connection for worker in self.workers.values()])
+            except CharlstmError:
+                self.__exit__()
+                raise
 
     def __enter__(self) -> DataParallel:
         return self
@@ -98,8 +105,7 @@ class DataParallel:
         self._compute()
         first, *others = self.shards
         for other in others:
-            for name, g in first.grads.items():
-                g += other.grads[name]
+            first.flat_grads += other.flat_grads
         after = model.State(
             np.concatenate([shard.after.h for shard in self.shards], axis=1),
             np.concatenate([shard.after.c for shard in self.shards], axis=1),
@@ -142,8 +148,13 @@ class _Worker:
 
     def __init__(self, shard: Shard, earlier: Iterable[socket.socket]) -> None:
         self.connection, theirs = socket.socketpair()
-        self.pid = fork(lambda: _serve(shard, theirs, [self.connection, *earlier]))
-        theirs.close()
+        try:
+            self.pid = fork(lambda: _serve(shard, theirs, [self.connection, *earlier]))
+        except CharlstmError:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
 
     def begin(self) -> None:
         """Start computing the buffers; `finished` reports a worker that has died."""
@@ -151,10 +162,20 @@ class _Worker:
             self.connection.send(b"\0")
 
     def finished(self) -> bool:
-        """Wait until the shard is computed; return False if the worker has died."""
+        """Wait until the shard is computed; return False if the worker has died.
+
+        A worker that stays stopped, as by SIGSTOP, is killed: nobody else would wake it.
+        """
+        seen_stopped = False
         try:
+            while not select.select([self.connection], [], [], PATIENCE_S)[0]:
+                stopped = is_stopped(self.pid)
+                if stopped and seen_stopped:
+                    self.end()
+                    return False
+                seen_stopped = stopped
             return bool(self.connection.recv(1))
-        except OSError:
+        except (OSError, ValueError):  # closed
             return False
 
     def end(self) -> None:
@@ -177,6 +198,14 @@ def move_to_shared_memory(arrays: Arrays) -> None:
     for name, a in arrays.items():
         arrays[name] = shared(a.shape, a.dtype)
         arrays[name][...] = a
+
+
+def shared_flat(arrays: Arrays) -> tuple[Array, Arrays]:
+    """Return one flat array of zeros in shared memory, and views of it with the names and shapes of these arrays."""
+    sizes = [a.size for a in arrays.values()]
+    flat = shared((sum(sizes),), np.result_type(*arrays.values()))
+    parts = np.split(flat, np.cumsum(sizes[:-1]))
+    return flat, {name: part.reshape(a.shape) for (name, a), part in zip(arrays.items(), parts, strict=True)}
 
 
 def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import numpy as np
 
-from charlstm.inference import evaluation, ngram
 from charlstm.inference.sampling import CharModel
 from charlstm.nn import model, optim
 from charlstm.nn.config import COUNT, METRIC, ModelConfig, Range, embedding_for
@@ -20,9 +19,11 @@ from charlstm.nn.types import Arrays
 from charlstm.settings import TrainConfig
 from charlstm.text.batches import Cursor, fit
 from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.lines import line_quantiles
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.fingerprint import fingerprint
 from charlstm.training.guard import GuardRecord
+from charlstm.training.memory import check_memory, training_bytes
 from charlstm.training.schedule import Schedule
 
 
@@ -126,26 +127,13 @@ class TrainState:
     best_step: int | None = None
     best_val_nats: float | None = None
     arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
+    line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines; empty in older files
     pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
 
     @property
     def parameters(self) -> int:
         """Number of trainable parameters."""
         return model.parameter_count(self.shape)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Estimated memory for training in bytes, excluding the interpreter and the text.
-
-        It counts weights, optimizer slots, gradients and buffers, all float32. Weights are stored twice (current and
-        last good). Each shard has two copies of its gradients, and about two of its weights in the layout that the
-        loops need. An evaluation has its own buffers.
-        """
-        weights = self.parameters * (2 + (6 if self.shape.dropout else 4) * self.config.shards)
-        weights += sum(slot.size for slot in self.slots.values())
-        window = model.Workspace.numbers(self.shape, self.config.seq, self.config.batch)
-        evaluated = model.Workspace.numbers(self.shape, evaluation.window_steps(self.shape), evaluation.STREAMS)
-        return 4 * (weights + window + evaluated)
 
     @property
     def chars_trained(self) -> int:
@@ -163,6 +151,9 @@ def begin(
         config: settings; batch and window are reduced to fit a short text.
         threads: number of threads, which determines the number of shards.
         pretrained: a model whose weights are copied for the characters it knows; None for random weights.
+
+    Raises:
+        UsageError: training needs more memory than there is.
     """
     notes = []
     train_ids, val_ids = corpus.split(config.val_fraction)
@@ -181,6 +172,7 @@ def begin(
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
+    check_memory(shape, config, len(corpus.ids))
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -200,18 +192,12 @@ def begin(
         dropout_rng=np.random.default_rng(dropout_seed),
         schedule=Schedule(first=0, last=None, peak_lr=config.peak_lr),
         arithmetic=fingerprint(),
+        line_chars=line_quantiles(train_ids, corpus.vocabulary),
         pretrained=None if pretrained is None else pretrained.info,
     )
     return state, notes
 
 
-BASE_BYTES = 60_000_000
-"""Memory in bytes that Python, NumPy and charlstm use before any text is read."""
-
-
 def memory_bytes(run: TrainState) -> int:
     """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    chars = run.text.chars
-    held_out = int(chars * run.config.val_fraction)
-    ids = chars * np.min_scalar_type(len(run.vocabulary) - 1).itemsize
-    return BASE_BYTES + ids + run.memory_bytes + ngram.memory_bytes(chars - held_out if held_out else 0)
+    return training_bytes(run.shape, run.config, run.text.chars)

@@ -28,6 +28,8 @@ from typing import Any
 from tests.benchmarks.workers import CHARACTERS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DEFAULT_SHAPES = [(1, 192, 32, 64), (1, 256, 32, 64), (2, 256, 32, 64), (1, 512, 32, 64)]
+"""Sizes that charlstm chooses, with the default batch and window: layers, hidden, batch, seq."""
 SHAPES = [
     (1, 100, 1, 100),
     (2, 128, 50, 50),
@@ -185,23 +187,40 @@ def means(rows: list[dict[str, Any]], rivals: dict[str, str]) -> list[str]:
 # -- the sections -----------------------------------------------------------------------------------------------------
 
 
+def defaults(bench: Bench, torch: bool) -> Section:
+    """A training step with default batch, window and optimizer, beside PyTorch's with Adam and with Muon."""
+    rivals = {"PyTorch, Adam": "torch adam ", "PyTorch, Muon": "torch muon ", "bare products": "products "}
+    return _train(bench, DEFAULT_SHAPES, "muon", rivals if torch else {"bare products": "products "})
+
+
 def train(bench: Bench, torch: bool) -> Section:
-    """A training step beside PyTorch's and beside the bare products."""
-    rivals = {"PyTorch": "torch ", "bare products": "products "}
+    """A training step with Adam, beside PyTorch's and beside the bare products."""
+    rivals = {"PyTorch, Adam": "torch adam ", "bare products": "products "}
+    return _train(bench, SHAPES, "adam", rivals if torch else {"bare products": "products "})
+
+
+def _train(bench: Bench, shapes: list[tuple[int, int, int, int]], optimizer: str, rivals: dict[str, str]) -> Section:
     rows, numbers, text = [], [], str(bench.text(1))
-    for layers, hidden, batch, seq in SHAPES:
+    for layers, hidden, batch, seq in shapes:
         shape = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "seconds": bench.seconds}
-        jobs = {"charlstm": lambda s=shape: bench.worker("train_charlstm", text=text, **s)}
-        for inputs in ("onehot", "embedding") if torch else ():
-            jobs[f"torch {inputs}"] = lambda s=shape, i=inputs: bench.worker("train_torch", inputs=i, **s)
-        for threads in ("streams", "blas"):
-            jobs[f"products {threads}"] = lambda s=shape, t=threads: bench.worker("products", threads=t, **s)
+        jobs = {"charlstm": lambda s=shape: bench.worker("train_charlstm", text=text, optimizer=optimizer, **s)}
+        for prefix in rivals.values():
+            kind, *peer = prefix.split()
+            if kind == "torch":
+                for inputs in ("onehot", "embedding"):
+                    jobs[prefix + inputs] = lambda s=shape, o=peer[0], i=inputs: bench.worker(
+                        "train_torch", inputs=i, optimizer=o, **s
+                    )
+            else:
+                for threads in ("streams", "blas"):
+                    jobs[prefix + threads] = lambda s=shape, t=threads: bench.worker("products", threads=t, **s)
         what = f"{layers}x{hidden}, {batch}, {seq}"
         row, number = compare(what, bench.in_turn(what, jobs), batch * seq, rivals)
         rows.append(row)
         numbers.append(number)
-    headings = ["layers x hidden, batch, seq", "charlstm", *rivals, "x PyTorch", "x bare products"]
-    return "Training, thousand characters a second", headings, [*rows, means(numbers, rivals)], numbers
+    headings = ["layers x hidden, batch, seq", "charlstm", *rivals, *(f"x {kind}" for kind in rivals)]
+    title = f"Training with {optimizer.capitalize()}, thousand characters per second"
+    return title, headings, [*rows, means(numbers, rivals)], numbers
 
 
 def sample(bench: Bench, torch: bool) -> Section:
@@ -284,7 +303,7 @@ def memory(bench: Bench, torch: bool) -> Section:
     return "Memory of `charlstm train` at its peak, MB", ["", "planned", "held", "held / planned"], rows, numbers
 
 
-SECTIONS = {section.__name__: section for section in (train, sample, startup, growth, memory)}
+SECTIONS = {section.__name__: section for section in (defaults, train, sample, startup, growth, memory)}
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
@@ -310,13 +329,19 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=list(SECTIONS), help="one section instead of all")
     parser.add_argument("--rounds", type=int, help="how often everything is measured; 7, or 3 with --quick")
-    parser.add_argument("--coretype", choices=("keep", "auto"), default="keep", help="auto: without OPENBLAS_CORETYPE")
+    parser.add_argument(
+        "--coretype",
+        choices=("keep", "auto"),
+        default="keep",
+        help="auto: without OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
     options = parser.parse_args()
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if options.coretype == "auto":
-        environment.pop("OPENBLAS_CORETYPE", None)
+        for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+            environment.pop(name, None)
     for name in [name for name in environment if name.startswith("CHARLSTM_")]:
         del environment[name]
     result: dict[str, Any] = {"quick": options.quick, "coretype": options.coretype}

@@ -7,6 +7,7 @@ their BLAS counts its threads when it is loaded.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -43,8 +44,8 @@ def median_s(step: Callable[[], object], seconds: float) -> float:
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, seconds: float) -> float:
-    """A step of `charlstm train` on a text: all that happens between two Progress events, cutting windows and guard included."""
+def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, optimizer: str, seconds: float) -> float:
+    """A step of `charlstm train` on a text: all that happens between two Progress events, including windows and guard."""
     blas.prepare()
     from charlstm import events
     from charlstm.settings import TrainConfig
@@ -53,7 +54,7 @@ def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, se
 
     read = corpus.read((text,))
     config = TrainConfig(
-        layers=layers, hidden=hidden, batch=batch, seq=seq, clip=1.0, val_fraction=0.0, optimizer="adam"
+        layers=layers, hidden=hidden, batch=batch, seq=seq, clip=1.0, val_fraction=0.0, optimizer=optimizer
     )
     run, notes = state.begin(read, config, blas.cores())
     assert len(read.vocabulary) == V, f"the text has {len(read.vocabulary)} characters"
@@ -68,37 +69,65 @@ def train_charlstm(layers: int, hidden: int, batch: int, seq: int, text: str, se
     return median_s(step, seconds)
 
 
-def train_torch(layers: int, hidden: int, batch: int, seq: int, inputs: str, seconds: float) -> float:
+def train_torch(layers: int, hidden: int, batch: int, seq: int, inputs: str, optimizer: str, seconds: float) -> float:
     """The same step in PyTorch, with default threads; `inputs` is ``onehot`` or ``embedding``."""
+    import torch
+
+    step, _ = torch_step(V, layers, hidden, batch, inputs, optimizer, lr=0.01)
+    windows = torch.randint(V, (16, seq + 1, batch))
+    count = itertools.count()
+    return median_s(lambda: step(windows[next(count) % len(windows)]), seconds)
+
+
+def torch_step(
+    vocabulary: int, layers: int, hidden: int, batch: int, inputs: str, optimizer: str, lr: float, seed: int = 1
+) -> tuple[Callable[..., float], dict[str, Any]]:
+    """A model in PyTorch, and the function that trains it on a window.
+
+    With ``muon``, `torch.optim.Muon` updates the matrices between hidden units, and Adam at twice the rate the others, as in charlstm.
+    Adam is fused.
+
+    Returns:
+        a function of ids (seq + 1, batch), of a factor of the learning rate, and of a mask (batch,) of streams whose state is reset, or
+        None; it returns the loss; and the modules.
+    """
     import torch
     from torch import nn
     from torch.nn import functional
 
-    torch.manual_seed(1)
-    parts = {"lstm": nn.LSTM(V, hidden, layers), "out": nn.Linear(hidden, V)}
+    torch.manual_seed(seed)
+    modules = {"lstm": nn.LSTM(vocabulary, hidden, layers), "out": nn.Linear(hidden, vocabulary)}
     if inputs == "embedding":
-        parts["embedding"] = nn.Embedding(V, V)
-    params = [p for part in parts.values() for p in part.parameters()]
-    adam = torch.optim.Adam(params, lr=2e-3, betas=(0.9, 0.99), fused=True)
-    windows = torch.randint(V, (16, seq + 1, batch))
-    recurrent_state = tuple(torch.zeros(layers, batch, hidden) for _ in "hc")
-    count = 0
+        modules["embedding"] = nn.Embedding(vocabulary, vocabulary)
+    named = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
+    inner = {k for k in named if optimizer == "muon" and ("weight_hh" in k or ("weight_ih" in k and "_l0" not in k))}
+    rest = [p for name, p in named.items() if name not in inner]
+    optimizers: list[Any] = [torch.optim.Adam(rest, lr=2 * lr if inner else lr, betas=(0.9, 0.99), fused=True)]
+    if inner:
+        optimizers.append(torch.optim.Muon([named[name] for name in sorted(inner)], lr=lr, weight_decay=0.0))
+    groups = [(group, group["lr"]) for each in optimizers for group in each.param_groups]
+    state = [torch.zeros(layers, batch, hidden) for _ in "hc"]
 
-    def step() -> float:
-        nonlocal recurrent_state, count
-        ids = windows[count % len(windows)]
-        count += 1
-        x = parts["embedding"](ids[:-1]) if inputs == "embedding" else functional.one_hot(ids[:-1], V).float()
-        y, (h, c) = parts["lstm"](x, recurrent_state)
-        recurrent_state = h.detach(), c.detach()
-        loss = functional.cross_entropy(parts["out"](y).view(-1, V), ids[1:].reshape(-1))
-        adam.zero_grad()
+    def step(ids: Any, factor: float = 1.0, reset: Any = None) -> float:
+        for group, rate in groups:
+            group["lr"] = factor * rate
+        if reset is not None:
+            for part in state:
+                part[:, reset] = 0
+        one_hot = inputs == "onehot"
+        x = functional.one_hot(ids[:-1], vocabulary).float() if one_hot else modules["embedding"](ids[:-1])
+        y, (h, c) = modules["lstm"](x, tuple(state))
+        state[:] = h.detach(), c.detach()
+        loss = functional.cross_entropy(modules["out"](y).view(-1, vocabulary), ids[1:].reshape(-1))
+        for each in optimizers:
+            each.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0)
-        adam.step()
-        return loss.item()
+        nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        for each in optimizers:
+            each.step()
+        return float(loss.item())
 
-    return median_s(step, seconds)
+    return step, modules
 
 
 def products(layers: int, hidden: int, batch: int, seq: int, threads: str, seconds: float) -> float:

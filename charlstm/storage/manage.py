@@ -1,0 +1,119 @@
+"""Rename and remove runs with all their files, and load the model of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+
+from charlstm.errors import CheckpointError, LockedError, SaveError, UsageError
+from charlstm.storage import checkpoint
+from charlstm.storage.lock import Lock, trainer_of
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run
+
+
+def load_best(run: str | None, folder: Path) -> checkpoint.Checkpoint:
+    """Load the best model of a run, given by name or path; None means the newest run.
+
+    Raises:
+        UsageError: the run, or the folder, does not exist.
+        CheckpointError: its file can't be used; the message says if another file of the run can.
+    """
+    check_folder(folder)
+    path = find_run(run, folder, best=True)
+    try:
+        return checkpoint.load(path)
+    except CheckpointError as error:
+        latest = RunFiles.of(path).latest
+        if latest == path or not _is_whole(latest):
+            raise
+        raise CheckpointError(f"{error}; {latest} is whole: give that path instead of the name") from error
+
+
+def whole_best(path: Path) -> Path | None:
+    """Return the file with the best model of the run in `path`, if it is another one and can be used."""
+    best = RunFiles.of(path).best
+    return best if path != best and _is_whole(best) else None
+
+
+def remove_run(name: str, folder: Path) -> list[Path]:
+    """Remove all files of a run; return the paths of its checkpoints.
+
+    Raises:
+        UsageError: the run does not exist.
+        LockedError: it is being trained.
+        SaveError: a file can't be removed.
+    """
+    with _owned(name, folder, "removed") as paths:
+        for path in paths:
+            for leftover in folder.glob(f".{glob.escape(path.name)}.*.tmp"):
+                leftover.unlink()
+            path.unlink()
+        RunFiles.named(name, folder).lock.unlink(missing_ok=True)
+    return paths
+
+
+def rename_run(name: str, new: str, folder: Path) -> list[Path]:
+    """Rename all files of a run; return the new paths of its checkpoints.
+
+    Raises:
+        UsageError: the run does not exist, or the new name is taken or is not valid.
+        LockedError: it is being trained.
+        SaveError: a file can't be renamed.
+    """
+    check_name(new)
+    files, target = RunFiles.named(name, folder), RunFiles.named(new, folder)
+    with _owned(name, folder, "renamed") as paths:
+        lock = Lock(target.latest)  # nobody may start a run of that name meanwhile
+        try:
+            if taken := _checkpoints(new, folder):
+                raise UsageError(f"the run {new!r} exists already ({taken[0]}): choose another name")
+            renamed = [target.best if path == files.best else target.latest for path in paths]
+            for path, new_path in zip(paths, renamed, strict=True):
+                path.rename(new_path)
+            files.lock.unlink(missing_ok=True)
+        finally:
+            lock.release()
+    return renamed
+
+
+@contextlib.contextmanager
+def _owned(name: str, folder: Path, what: str) -> Iterator[list[Path]]:
+    """Within this context, no other process may train a run; the value is its files, the best model first."""
+    check_folder(folder)
+    files, paths = RunFiles.named(name, folder), _checkpoints(name, folder)
+    if not paths:
+        path = find_run(name, folder, best=True)  # raises UsageError if there is nothing of that name
+        raise UsageError(f"{path} can't be {what} by its path, or is bundled: give the name of a run in {folder}")
+    trainer = trainer_of(files.latest)
+    busy = f"the run {name!r} can't be {what}, because it is being trained by {trainer or 'another process'}: stop that first"
+    if trainer is not None:
+        raise LockedError(busy)
+    try:
+        lock = Lock(files.latest)
+    except LockedError as error:
+        raise LockedError(busy) from error
+    try:
+        yield paths
+    except OSError as error:
+        raise SaveError(
+            f"{error.filename or folder} can't be {what}: {error.strerror or error}; check the permissions of {folder}"
+        ) from error
+    finally:
+        lock.release()
+
+
+def _checkpoints(name: str, folder: Path) -> list[Path]:
+    if "/" in name:
+        return []
+    files = RunFiles.named(name, folder)
+    return [path for path in (files.best, files.latest) if path.is_file()]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        checkpoint.read_header(path)
+    except CheckpointError:
+        return False
+    return True

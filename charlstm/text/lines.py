@@ -1,0 +1,59 @@
+"""Lines and sentences: how long the lines of a text are, and where a sentence ends."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlstm.text.vocabulary import Vocabulary
+
+QUANTILES = 64
+"""Number of equal parts that the sorted lengths of a text's lines are divided into."""
+STOPS, WIDE_STOPS = ".!?…", "。！？"
+"""Characters that end a sentence before a space, and those that end one before anything."""
+CLOSERS = "\"'”’»)]}」』）"
+"""Characters that may follow the end of a sentence and belong to it."""
+
+ABBREVIATION = 12
+"""Maximum number of characters of an abbreviation with dots."""
+CIRCLES, CIRCLE_CHARS = 3, 60
+"""Repetitions of a passage, and their characters, that are no chance."""
+
+
+def line_quantiles(ids: NDArray[Any], vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Return `QUANTILES` + 1 evenly spaced quantiles of the lengths of a text's lines; () if no line ends.
+
+    The lengths do not count the line end. What follows the last line end is not counted.
+    """
+    if "\n" not in vocabulary:
+        return ()
+    ends = np.flatnonzero(ids == vocabulary.encode("\n")[0])
+    if not len(ends):
+        return ()
+    lengths = np.sort(np.diff(ends, prepend=-1) - 1)
+    return tuple(lengths[np.arange(QUANTILES + 1) * (len(lengths) - 1) // QUANTILES].tolist())
+
+
+def sentence_ends(text: str, following: str) -> bool:
+    """Return whether a text ends where a sentence ends, if a character follows."""
+    stripped = text.rstrip(CLOSERS)
+    if not stripped:
+        return False
+    if stripped[-1] == "." and re.search(r"(?:^|[^\w])\w(?:\.\w)*\.$", stripped[-ABBREVIATION:]):
+        return False  # initials and abbreviations such as U.S.
+    return stripped[-1] in WIDE_STOPS or (stripped[-1] in STOPS and following.isspace())
+
+
+def circle_chars(text: str) -> int:
+    """Return the length of the shortest passage that a text repeats at its end, 0 if it repeats none.
+
+    The passage is there at least `CIRCLES` times, and these repetitions have at least `CIRCLE_CHARS` characters.
+    """
+    for chars in range(1, len(text) // CIRCLES + 1):
+        times = max(CIRCLES, -(-CIRCLE_CHARS // chars))
+        if text.endswith(text[-chars:] * times):
+            return chars
+    return 0
