@@ -58,8 +58,8 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     check_name(files.name)
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
-    old = _existing(request, files)
-    text = corpus.read(sources, old.text.options if old else request.reading)
+    seen = _existing(request, files)
+    text = corpus.read(sources, seen.text.options if seen else request.reading)
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
         return _with_lock(request, files, text, stop, lock, notes)
