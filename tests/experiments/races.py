@@ -80,7 +80,7 @@ def look(path: Path, pair: Pair) -> None:
         if not pair.steps or step != pair.steps[-1]:
             pair.steps.append(step)
     except CheckpointError as error:
-        if path.exists():
+        if "No such file" not in str(error):
             pair.damaged = str(error)
 
 
