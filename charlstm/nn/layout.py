@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import DTypeLike
 
 from charlstm.nn.types import Array
 
@@ -32,16 +36,33 @@ def by_gate(weights: Array) -> Array:
 def product_blocks(weights: Array, N: int) -> Array:
     """Cut the right operand (4, K, H) of a product with N rows into q pieces, each a `SMALL_PRODUCT`: (4, q, K, H/q).
 
-    q is 1 if H has no suitable divisor, or if the pieces would be too narrow to pay off.
+    q is 1 if H has no suitable divisor, or if the pieces would be too narrow to pay off. For a single row the gates are put side by
+    side instead: (K, 4H), for a product of a vector with one matrix.
     """
     _, K, H = weights.shape
+    if N == 1:
+        return np.ascontiguousarray(weights.swapaxes(0, 1)).reshape(K, 4 * H)
     return np.ascontiguousarray(in_blocks(weights, blocks(N, K, H)))
 
 
 def blocks(N: int, K: int, H: int) -> int:
     """The number of pieces of equal width for a product (N, K) @ (K, H); see `product_blocks`."""
-    widest = min(BLOCK_WIDTH, SMALL_PRODUCT // (N * K)) if N > 1 else H
+    widest = min(BLOCK_WIDTH, SMALL_PRODUCT // (N * K))
     return next((q for q in range(1, H // 16 + 1) if H % q == 0 and H // q <= widest), 1)
+
+
+def product_of(N: int) -> Callable[..., Any]:
+    """Return the function for products with N rows: np.matmul, or for a single stream np.dot, which starts faster."""
+    return np.dot if N == 1 else np.matmul
+
+
+def one_half(N: int, H: int, dtype: DTypeLike) -> Array:
+    """Return ½ as the second operand of sweeps over gates (3, N, H).
+
+    It is a scalar, or for a single stream a whole array: NumPy takes longer to convert a scalar than to sweep over so few numbers.
+    """
+    half: Any = np.full((), 0.5, dtype)[()]
+    return np.full((3, 1, H), half) if N == 1 else half
 
 
 def in_blocks(a: Array, q: int) -> Array:

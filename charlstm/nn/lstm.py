@@ -40,14 +40,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from charlstm.nn.layout import blocks, by_gate, in_blocks, product_blocks
+from charlstm.nn.layout import blocks, by_gate, in_blocks, one_half, product_blocks, product_of
+from charlstm.nn.one_hot import sum_by_id
 from charlstm.nn.types import Array, Arrays, Ids
 
 FORGET_BIAS = 1.0
 """Initial bias of the forget gate, so that an untrained cell remembers (Jozefowicz et al. 2015)."""
-
-ROWS_PER_ID = 4
-"""With fewer rows per character than this, on average, one product with one-hot inputs is faster than a sum per character."""
 
 CHUNK_SIZE = 1 << 17
 """Maximum number of gate activations in a chunk: its slopes are still in the cache when the backward loop reads them."""
@@ -74,7 +72,7 @@ def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32
 class ForwardStep(NamedTuple):
     """The arrays that step t of the forward loop reads and writes, as views into a tape; (N, H) unless noted."""
 
-    h_before: Array  # h_{t-1}
+    h_before: Array  # h_{t-1}; (H,) for a single stream
     gates: Array  # (4, N, H)    x_t Wᵀ + b before the step; i, f, o, g after it
     ifo: Array  # (3, N, H)    the sigmoid gates of `gates`
     i: Array
@@ -102,7 +100,7 @@ class BackwardStep(NamedTuple):
     dz_if: Array  # (2, N, H)
     dz_o: Array
     dz_g: Array
-    dz: Array  # (4, 1, N, H)    all four, as the left operand of the product with U
+    dz: Array  # (4, 1, N, H)    all four, as the left operand of the product with U; (4H,) for a single stream
 
 
 class BackwardChunk(NamedTuple):
@@ -134,8 +132,7 @@ class Tape:
         self.c = buffer(T + 1, N, H)  # likewise
         self.tanh_c = buffer(T, N, H)
         self.gates = buffer(4, T, N, H)  # x Wᵀ + b, then i, f, o, g, then dz
-        if N == 1:
-            # Stored as (T, 4, N, H), so that the gates of a step are contiguous: it pays where the rows are this short.
+        if N == 1:  # the gates of a step are one vector
             self.gates = buffer(T, 4, N, H).swapaxes(0, 1)
         self.last_gates = buffer(4, N, H)  # i, f, o, g of the last step, which backward does not overwrite
         self.slopes = buffer(4, B, N, H)  # of i, f, o, g
@@ -146,10 +143,11 @@ class Tape:
         self.z = buffer(4, N, H)  # h Uᵀ in forward; dz U, gate by gate, in backward
         self.product, self.dh = buffer(N, H), buffer(N, H)
         self.dc = buffer(N, H), buffer(N, H)  # of step t and of step t-1, by turns
-        self.z_blocks = in_blocks(self.z, blocks(N, H, H))
+        self.z_blocks = in_blocks(self.z, blocks(N, H, H)) if N > 1 else self.z.reshape(4 * H)
+        self.half = one_half(N, H, dtype)
         # Views are made once: making one costs as much as a small elementwise operation.
         self.forward_steps = [
-            ForwardStep(h_before, z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
+            ForwardStep(h_before if N > 1 else h_before[0], z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
             for h_before, z, c_before, c, tanh_c, h in zip(
                 self.h[:-1], self.gates.swapaxes(0, 1), self.c[:-1], self.c[1:], self.tanh_c, self.h[1:], strict=True
             )
@@ -169,7 +167,18 @@ class Tape:
         chunk = slice(start, start + length)
         gates, slopes, slope_c = self.gates[:, chunk], self.slopes[:, :length], self.slope_c[:length]
         steps = [
-            BackwardStep(start + k, z[1], slope_c[k], s[:2], s[2], s[3], z[:2], z[2], z[3], z[:, None])
+            BackwardStep(
+                start + k,
+                z[1],
+                slope_c[k],
+                s[:2],
+                s[2],
+                s[3],
+                z[:2],
+                z[2],
+                z[3],
+                z[:, None] if z.shape[1] > 1 else z.reshape(-1),
+            )
             for k, s, z in zip(range(length), slopes.swapaxes(0, 1), gates.swapaxes(0, 1), strict=True)
         ]
         return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps[::-1])
@@ -201,9 +210,9 @@ def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) ->
     tape.inputs = x
     tape.h[0], tape.c[0] = h0, c0
     UT = product_blocks(U.swapaxes(1, 2), N)
-    z, z_blocks, product, half = tape.z, tape.z_blocks, tape.product, zx.dtype.type(0.5)
+    z, z_blocks, product, half, multiply = tape.z, tape.z_blocks, tape.product, tape.half, product_of(N)
     for h_before, gates, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:
-        np.matmul(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
+        multiply(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
         np.add(gates, z, out=gates)
         np.tanh(gates, out=gates)  # g = tanh(z_g)
         np.multiply(ifo, half, out=ifo)  # i, f, o = σ(z) = (1 + tanh(z/2)) / 2; `by_gate` halved z
@@ -245,8 +254,12 @@ def backward(
     x, T, N, H = tape.inputs, len(tape.inputs), *d_h.shape
     if grads is None:
         grads = {name: np.empty_like(p) for name, p in params.items()}
-    U = product_blocks(params["U"].reshape(4, H, H), N)
     z, z_blocks, product, dh = tape.z, tape.z_blocks, tape.product, tape.dh
+    multiply, U = product_of(N), params["U"]
+    if N == 1:
+        z_blocks = dh[0]
+    else:
+        U = product_blocks(U.reshape(4, H, H), N)
     dc, dc_before = tape.dc
     dh[:], dc[:] = d_h, d_c
     for chunk in tape.backward_chunks:
@@ -260,8 +273,9 @@ def backward(
             np.multiply(dh, slope_o, out=dz_o)
             np.multiply(dc, slope_g, out=dz_g)
             dc, dc_before = dc_before, dc  # dc = dc * f
-            np.matmul(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
-            np.add.reduce(z, axis=0, out=dh)
+            multiply(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
+            if N > 1:  # with a single stream, the product has summed already
+                np.add.reduce(z, axis=0, out=dh)
 
     dz = tape.gates.reshape(4, T * N, H)
     d_W, d_U, d_b = (grads[name].reshape(4, H, *grads[name].shape[1:]) for name in ("W", "U", "b"))
@@ -283,22 +297,6 @@ def backward(
             np.matmul(dz_k, W_k, out=d_share)
             d_rows += d_share
     return grads, d_x, dh.copy(), dc.copy()
-
-
-def sum_by_id(rows: Array, ids: Ids, D: int) -> Array:
-    """Sum rows (4, M, H) by their ids (M,): (4, D, H), the product with one-hot inputs."""
-    M = ids.size
-    if M < ROWS_PER_ID * D:
-        one_hot = np.zeros((D, M), rows.dtype)
-        one_hot[ids, np.arange(M)] = 1
-        product: Array = one_hot @ rows
-        return product
-    sums = np.zeros((4, D, rows.shape[2]), rows.dtype)
-    order, start = np.argsort(ids, kind="stable"), 0
-    for k, count in enumerate(np.bincount(ids, minlength=D).tolist()):
-        np.add.reduce(rows[:, order[start : start + count]], axis=1, out=sums[:, k])
-        start += count
-    return sums
 
 
 def _fill_slopes(chunk: BackwardChunk) -> None:

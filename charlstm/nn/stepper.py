@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charlstm.nn.config import ModelConfig
-from charlstm.nn.layout import by_gate, in_blocks, product_blocks
+from charlstm.nn.layout import by_gate, in_blocks, one_half, product_blocks, product_of
 from charlstm.nn.model import layer_names, part
 from charlstm.nn.types import Array, Arrays, Ids
 
@@ -72,16 +72,17 @@ class Cell:
             c: (N, H).
         """
         N, H = h.shape
-        self.inputs, self.h, self.c = inputs, h, c
+        self.inputs, self.h, self.c = inputs if N > 1 else inputs[0], h, c
         self.weights = product_blocks(weights, N)
         self.z = np.empty((4, N, H), h.dtype)
-        self.z_blocks = in_blocks(self.z, self.weights.shape[1])
-        self.half = h.dtype.type(0.5)
+        self.z_blocks = in_blocks(self.z, self.weights.shape[1]) if N > 1 else self.z.reshape(4 * H)
+        self.multiply = product_of(N)
+        self.half = one_half(N, H, h.dtype)
         self.ifo, (self.i, self.f, self.o, self.g) = self.z[:3], self.z
 
     def step(self, rest: Array) -> None:
         """Apply the forward equations once; `rest` (4, N, H) is the part of z that is not inputs times weights."""
-        np.matmul(self.inputs, self.weights, out=self.z_blocks)
+        self.multiply(self.inputs, self.weights, out=self.z_blocks)
         np.add(self.z, rest, out=self.z)
         np.tanh(self.z, out=self.z)
         np.multiply(self.ifo, self.half, out=self.ifo)
