@@ -17,7 +17,7 @@ from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, Tr
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
-from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find, find_again
@@ -222,7 +222,10 @@ def resume(request: ResumeRequest, stop: Stop) -> Session:
         files = replace(files, latest=path)  # a model without its run: the loader explains that
     with _locked(files) as lock:
         check_replaceable(files)
-        return _resumed(request, files, stop, lock)
+        session = _resumed(request, files, stop, lock)
+    if request.run is None and (note := skipped(request.folder)):
+        session.notes.append(note)
+    return session
 
 
 def _resumed(

@@ -30,6 +30,7 @@ DOORS = {
         "charlstm.inference.novelty",
         "charlstm.text.lines",
         "charlstm.text.prompt",
+        "charlstm.storage.runs",
     },
     "charlstm.cli.runs": {"charlstm.storage.manage"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},

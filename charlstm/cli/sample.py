@@ -17,6 +17,7 @@ from charlstm.errors import UsageError
 from charlstm.inference import novelty
 from charlstm.settings import SampleConfig
 from charlstm.storage import atomic
+from charlstm.storage.runs import skipped
 from charlstm.text.lines import circle_chars
 from charlstm.text.prompt import read_prompt
 
@@ -51,6 +52,8 @@ def write_samples(
         raise UsageError("--json, -n, --temps, --novelty and --output need a finite sample: set --length")
     settings = _with_prompt(settings, prompt_file)
     model = api.load(run, folder)
+    if run is None and (note := skipped(folder)):
+        print(inline(note), file=sys.stderr)
     training_text = model.training_text() if novelty else None
     seed = api.draw_seed() if seed is None else seed
     requests = [replace(settings, temperature=temp) for temp in temps or [settings.temperature]]

@@ -105,6 +105,12 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def skipped(folder: Path) -> str:
+    """Return one sentence on what was skipped in search of the newest run, or an empty string."""
+    others = [f"{path.name} is {what}" for path, what in sorted(list_runs(folder)[1].items())]
+    return f"skipped in {folder}: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
+
+
 def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     """Return the file of a run, given by name or path; None means the newest run.
 
