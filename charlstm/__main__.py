@@ -1,17 +1,40 @@
-"""Entry point of ``python -m charlstm`` and ``charlstm``; Ctrl-C exits quietly even during imports."""
+"""Entry point of ``python -m charlstm`` and ``charlstm``: a signal gives the same exit status from the first import to the end."""
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
+from typing import Any
+
+from charlstm.errors import SIGNALS
 
 
 def main() -> int:
     """Run the program and return its exit status."""
+    for name in ("SIGTERM", "SIGHUP"):
+        _set(name, _leave)
+    _set("SIGUSR1", lambda number, frame: None)  # a request to save, before there is anything to save
     try:
         from charlstm.cli import app
+
+        status = app.main()
     except KeyboardInterrupt:
-        return 130
-    return app.main()
+        status = SIGNALS["SIGINT"]
+    for name in SIGNALS:
+        _set(name, signal.SIG_IGN)  # everything is done, so its status stands
+    return status
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(SIGNALS[signal.Signals(number).name])
+
+
+def _set(name: str, handler: Any) -> None:
+    """Handle a signal, unless the system has no such signal or it is ignored (nohup)."""
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 if __name__ == "__main__":

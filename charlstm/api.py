@@ -40,7 +40,7 @@ from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
-from charlstm.text.sources import find
+from charlstm.text.sources import expand, find
 from charlstm.text.vocabulary import describe_some
 from charlstm.training.control import Stop
 from charlstm.training.state import HistoryRow
@@ -61,7 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    return Model(manage.load_best(None if run is None else str(run), Path(checkpoints)))
+    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +76,7 @@ class Model:
     @property
     def name(self) -> str:
         """The name of the run."""
-        return self.file.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX)
+        return runs.RunFiles.of(self.file.path).name
 
     @property
     def path(self) -> Path:
@@ -185,11 +185,7 @@ class Model:
         files.write(self.file, self.name, Path(path), bits, force)
 
     def training_text(self) -> TrainingText:
-        """Load the training text, to measure how much a sample copies from it.
-
-        Raises:
-            CorpusError: the text is missing, has changed, or came from standard input.
-        """
+        """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
 
     @cached_property
@@ -209,7 +205,7 @@ def draw_seed() -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Raise a UsageError for a negative seed."""
+    """Raise a UsageError if a seed is negative."""
     require("seed", seed, Range(0))
 
 
@@ -226,7 +222,7 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     """
     from charlstm.storage import describe
 
-    return describe.describe(None if run is None else str(run), Path(checkpoints))
+    return describe.describe(None if run is None else str(run), expand(checkpoints))
 
 
 def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
@@ -276,7 +272,7 @@ def train(
     """
     budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, Path(checkpoints), name, reading, if_exists, str(init_from)
+        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from)
     )  # fmt: skip
     return begin(request, stop)
 
@@ -304,16 +300,11 @@ def resume(
     if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
         raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
     name = None if run is None else str(run)
-    return begin(ResumeRequest(name, budget, options, Path(checkpoints), tuple(_words(text))), stop)
+    return begin(ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text))), stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
-    """Do what a request asks for; return an iterator of events, as `train` does.
-
-    Raises:
-        UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
-        SaveError, DivergenceError: during iteration.
-    """
+    """Do what a request asks for; return an iterator of events and raise errors, as `train` does."""
     from charlstm import launch  # `sample` starts faster without it
 
     stop = stop or Stop()

@@ -19,6 +19,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
+"""The exit status of each signal that ends the program; training is saved before."""
+
 
 class CharlstmError(Exception):
     """Base of all errors for the user; `exit_status` is the exit status of the process."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, Tr
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
-from charlstm.storage.runs import BEST_SUFFIX, SUFFIX, check_folder, check_name, find_run
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run
+from charlstm.storage.saver import check_replaceable
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
@@ -52,26 +54,67 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     """
     notes: list[str] = []
     sources = _find(request, notes)
-    name = default_name(sources) if request.name is None else request.name
-    check_name(name)
-    path = request.folder / (name + SUFFIX)
-    if path.exists() and request.if_exists == "fail":
-        raise _exists(name, path)
-    old = checkpoint.load(path) if path.exists() and request.if_exists in ("resume", "update") else None
+    files = RunFiles.named(default_name(sources) if request.name is None else request.name, request.folder)
+    check_name(files.name)
+    if request.init_from not in (AUTO, NONE):
+        find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
+    old = _existing(request, files)
     text = corpus.read(sources, old.text.options if old else request.reading)
+    _make_folder(request.folder)
+    with _locked(files) as lock:  # from here on, nobody else writes the run: look again
+        return _with_lock(request, files, text, stop, lock, notes)
+
+
+def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint to resume or update; None to start a new run.
+
+    Raises:
+        UsageError: the run already exists and may not be touched.
+        CheckpointError: its file can't be used.
+    """
+    exists = files.latest.exists()
+    if request.if_exists == "fail" and exists:
+        raise UsageError(
+            f"the run {files.name!r} already exists ({files.latest}): continue it with 'charlstm resume {files.name}', "
+            f"set `if_exists` to resume or overwrite, or choose another `name`"
+        )
+    if request.if_exists == "fail" and files.best.exists():
+        raise UsageError(
+            f"the best model of a run {files.name!r} exists without the run ({files.best}): choose another `name`, or set "
+            f"`if_exists` to overwrite"
+        )
+    return checkpoint.load(files.latest) if exists and request.if_exists in ("resume", "update") else None
+
+
+@contextlib.contextmanager
+def _locked(files: RunFiles) -> Iterator[Lock]:
+    """Lock a run; the lock stays if all goes well."""
+    lock = Lock(files.latest)
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _with_lock(
+    request: TrainRequest, files: RunFiles, text: corpus.Corpus, stop: Stop, lock: Lock, notes: list[str]
+) -> Session:
+    """Start or resume a run that is locked, on a text that was read."""
+    check_replaceable(files)
+    old = _existing(request, files)
     if old is not None:
         if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
-            return _resume_as_requested(request, name, text, stop)
+            session = _resumed(ResumeRequest(files.name, request.budget, request.options), files, stop, lock, text)
+            session.notes += _ignored(request, session.state)
+            return session
         notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
-        request = replace(request, init_from=name)
+        request = replace(request, init_from=files.name)
+    elif (step := _saved_step(files)) is not None:
+        notes.append(f"replaces the run {files.name!r}, which was saved at step {step:,}")
     run, text, more_notes = _new_run(request, text)
-    _make_folder(request.folder)
-    lock = Lock(path)
-    if request.if_exists == "fail" and path.exists():  # another process created it while the text was read
-        lock.release()
-        raise _exists(name, path)
     train_ids, val_ids = text.split(run.config.val_fraction)
-    session = Session(name, path, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
+    session = Session(files, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
     return _with_budget(session, request.budget)
 
 
@@ -81,12 +124,20 @@ def _find(request: TrainRequest, notes: list[str]) -> tuple[str, ...]:
         return find(request.texts, notes)
     except CorpusError as error:
         for name in request.texts:
-            if (request.folder / (name + SUFFIX)).is_file() and not Path(name).exists():
+            if RunFiles.named(name, request.folder).latest.is_file() and not Path(name).exists():
                 raise CorpusError(
                     f"there is no text {name!r}, but a run of that name: continue it with "
                     f"'charlstm resume {shlex.quote(name)}', or give the path of a text"
                 ) from error
         raise
+
+
+def _saved_step(files: RunFiles) -> int | None:
+    """Return the step of a run that is about to be replaced; None if there is none that can be read."""
+    for path in (files.latest, files.best):
+        with contextlib.suppress(CheckpointError):
+            return checkpoint.read_header(path).step
+    return None
 
 
 def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, corpus.Corpus, list[str]]:
@@ -142,24 +193,21 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]
     return weights, f"starts from the weights of {name!r}"
 
 
-def _resume_as_requested(request: TrainRequest, name: str, text: corpus.Corpus, stop: Stop) -> Session:
-    """Resume a run on a text that was read, with a note on the settings of the request that the run does not have."""
-    resumed = resume(ResumeRequest(name, request.budget, request.options, request.folder), stop, text)
-    resumed.notes += _left_out(request.overrides, resumed.state.config)
-    own = resumed.state.text.options
+def _ignored(request: TrainRequest, run: TrainState) -> list[str]:
+    """Return notes on the settings of a request that a resumed run does not have."""
+    notes, own = _left_out(request.overrides, run.config), run.text.options
     for name, value in vars(request.reading).items():
         if name != "encoding" and value not in (getattr(TextOptions, name), getattr(own, name)):
-            resumed.notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")
-    return resumed
+            notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")
+    return notes
 
 
-def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None) -> Session:
+def resume(request: ResumeRequest, stop: Stop) -> Session:
     """Resume a run from its file, on the text that it was trained on.
 
     Args:
         request: everything that the user asked for.
         stop: set its `reason` to end training.
-        text: its text; None: read it again.
 
     Raises:
         UsageError: the run does not exist.
@@ -169,13 +217,21 @@ def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None
     """
     check_folder(request.folder)
     path = find_run(request.run, request.folder, best=False)
-    if path.name.endswith(BEST_SUFFIX) and path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX).exists():
-        path = path.with_name(path.name.removesuffix(BEST_SUFFIX) + SUFFIX)
-    lock = Lock(path)
-    run = _load(path)
+    files = RunFiles.of(path)
+    if not files.latest.exists():
+        files = replace(files, latest=path)  # a model without its run: the loader explains that
+    with _locked(files) as lock:
+        check_replaceable(files)
+        return _resumed(request, files, stop, lock)
+
+
+def _resumed(
+    request: ResumeRequest, files: RunFiles, stop: Stop, lock: Lock, text: corpus.Corpus | None = None
+) -> Session:
+    """Resume a run that is locked, on its text; if that is not given, it is read again."""
+    run = _load(files.latest)
     check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
-    name = path.name.removesuffix(SUFFIX)
-    text = _same_text(run, name, request, text)
+    text = _same_text(run, files.name, request, text)
     if STDIN not in text.info.sources:
         run.text = text.info  # it may have moved
     notes = list(text.notes)
@@ -186,7 +242,7 @@ def resume(request: ResumeRequest, stop: Stop, text: corpus.Corpus | None = None
         )
     run.arithmetic = fingerprint()
     train_ids, val_ids = text.split(run.config.val_fraction)
-    session = Session(name, path, run, train_ids, val_ids, notes, True, request.options, stop, lock)
+    session = Session(files, run, train_ids, val_ids, notes, True, request.options, stop, lock)
     return _with_budget(session, request.budget)
 
 
@@ -195,7 +251,7 @@ def _load(path: Path) -> TrainState:
     try:
         return checkpoint.load_run(path)
     except CheckpointError as error:
-        best, name = whole_best(path), path.name.removesuffix(SUFFIX)
+        best, name = whole_best(path), RunFiles.of(path).name
         if best is None:
             raise
         raise CheckpointError(
@@ -222,7 +278,7 @@ def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.
             text = corpus.read(find_again(run.text.sources), run.text.options)
         except CorpusError as error:
             raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
-    if text.info.sha256 != run.text.sha256:
+    if (text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars):
         raise CorpusError(
             f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
             f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
@@ -240,13 +296,6 @@ def _what_changed(then: corpus.TextInfo, vocabulary: Vocabulary, now: corpus.Cor
     if new := [c for c in now.vocabulary.characters if c not in known]:
         return f"it now contains {describe_some(new)}"
     return f"it still has {then.chars:,} characters, but not the same ones"
-
-
-def _exists(name: str, path: Path) -> UsageError:
-    return UsageError(
-        f"the run {name!r} already exists ({path}): continue it with 'charlstm resume {name}', "
-        f"set `if_exists` to resume or overwrite, or choose another `name`"
-    )
 
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:

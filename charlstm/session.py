@@ -17,7 +17,9 @@ from charlstm.inference import evaluation, ngram
 from charlstm.settings import RunOptions
 from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
+from charlstm.storage.runs import RunFiles
 from charlstm.storage.saver import CheckpointSaver
+from charlstm.text.sources import summary
 from charlstm.training import advice, loop
 from charlstm.training.budget import Planner
 from charlstm.training.control import Stop
@@ -32,8 +34,7 @@ SAVING_SHARE = 0.01
 class Session:
     """A run that this process trains."""
 
-    name: str
-    path: Path
+    files: RunFiles
     state: TrainState
     train_ids: NDArray[Any]
     val_ids: NDArray[Any]
@@ -50,6 +51,16 @@ class Session:
         self.began_s = self.clock()
 
     @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.files.name
+
+    @property
+    def path(self) -> Path:
+        """The path of its latest state."""
+        return self.files.latest
+
+    @property
     def windows(self) -> int:
         """The number of steps per epoch."""
         config = self.state.config
@@ -63,6 +74,7 @@ class Session:
         Raises:
             SaveError: the first or the last checkpoint can't be written.
             DivergenceError: training diverged and no recovery is left; the last good state is on disk.
+        LockedError: somebody removed the lock file, and another process took the run over.
         """
         steps = self._holding_the_lock()
         next(steps)  # into its try: Python 3.13 clears nothing when a generator is closed that never began
@@ -105,6 +117,7 @@ class Session:
                 if self.stop.reason is not None:
                     break
                 if isinstance(event, events.Progress):
+                    self.lock.keep()
                     yield from planner.on_progress(event)
                     yield from preview.on_progress(event)
                 if self.clock() >= next_save or self.stop.save:
@@ -114,6 +127,7 @@ class Session:
                     now_s = self.clock()
                     next_save = now_s + max(self.options.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
+            self.lock.keep()
             checkpoint.save_run(self.path, self.state)
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
         except MemoryError as error:  # in mid-step the state is not one to save
@@ -143,7 +157,7 @@ class Session:
     @cached_property
     def saver(self) -> CheckpointSaver:
         """The object that saves the checkpoints."""
-        return CheckpointSaver(self.name, self.path, self.state)
+        return CheckpointSaver(self.files, self.state, self.lock)
 
     def _elapsed_s(self) -> float:
         """Seconds since the session began: the one clock of all its events."""
@@ -165,7 +179,7 @@ class Session:
             run=self.name,
             path=str(self.path),
             resumed=self.resumed,
-            text=", ".join(Path(source).name for source in s.text.sources),
+            text=summary(s.text.sources, lambda source: Path(source).name),
             chars=s.text.chars,
             val_chars=len(self.val_ids),
             vocabulary=V,
@@ -187,7 +201,7 @@ class Session:
 
     def _finished(self, reason: str) -> events.Finished:
         s = self.state
-        path = self.saver.best_path if s.best_step is not None and self.saver.best_path.exists() else self.path
+        path = self.files.best if s.best_step is not None and self.files.best.exists() else self.path
         return events.Finished(
             **self._position(),
             path=str(path),

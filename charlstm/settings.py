@@ -18,13 +18,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from charlstm import blas
 from charlstm.errors import UsageError, did_you_mean
-from charlstm.nn.config import ModelSize, Range
+from charlstm.nn.config import COUNT, ModelSize, Range
 
 Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
 IfExists = Literal["fail", "resume", "update", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
 
+MINUTES = Range(0, 1e9, open="low")
+"""The possible time budgets, up to some two thousand years."""
 DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
@@ -75,12 +77,12 @@ class TrainConfig(ModelSize):
     batch: Annotated[int, Range(1, 65536)] = 32
     seq: Annotated[int, Range(1, 65536)] = 64
     optimizer: Optimizer = "muon"
-    lr: Annotated[float | None, Range(0, open="low")] = None  # None: the optimizer's entry in `LEARNING_RATES`
-    clip: Annotated[float, Range(0)] = 1.0
+    lr: Annotated[float | None, Range(0, 1e6, open="low")] = None  # None: the optimizer's entry in `LEARNING_RATES`
+    clip: Annotated[float, Range(0, 1e100)] = 1.0
     val_fraction: Annotated[float, Range(0, 0.5)] = 0.1
-    eval_every: Annotated[int, Range(0)] = 0  # in steps; 0: about `EVALUATIONS` times per run
-    seed: Annotated[int, Range(0)] = 1
-    shards: Annotated[int, Range(1)] = 1  # number of shards per batch: see `charlstm.nn.threads`
+    eval_every: Annotated[int, COUNT] = 0  # in steps; 0: about `EVALUATIONS` times per run
+    seed: Annotated[int, Range(0, 2**64 - 1)] = 1
+    shards: Annotated[int, Range(1, 1024)] = 1  # number of shards per batch: see `charlstm.nn.threads`
 
     def __post_init__(self) -> None:
         check(self)
@@ -109,9 +111,9 @@ class Budget:
     `steps` and `epochs` count from the start of the run, so repeating a command trains no further. `minutes` count from now.
     """
 
-    minutes: Annotated[float | None, Range(0, open="low")] = None
-    epochs: Annotated[float | None, Range(0, open="low")] = None
-    steps: Annotated[int | None, Range(0)] = None
+    minutes: Annotated[float | None, MINUTES] = None
+    epochs: Annotated[float | None, Range(0, 1e9, open="low")] = None
+    steps: Annotated[int | None, COUNT] = None
 
     def __post_init__(self) -> None:
         given = [f"`{name}`" for name, value in vars(self).items() if value is not None]

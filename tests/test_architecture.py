@@ -21,6 +21,8 @@ FREE = {"display", "__init__"}
 """What the command line imports beside the ladder."""
 DOORS = {
     "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
+    "charlstm.cli.options": {"charlstm.text.sources"},
+    "charlstm.cli.info": {"charlstm.text.sources"},
     "charlstm.cli.train": {"charlstm.training.control"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {

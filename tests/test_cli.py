@@ -369,6 +369,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_once(charlstm: Program, t
 def test_version_and_help(charlstm: Program) -> None:
     assert charlstm("--version").out.startswith("charlstm ")
     assert "train" in charlstm("--help").out
+    assert (charlstm().status, charlstm().out) == (2, "")
 
 
 # -- signals, pipes, terminals

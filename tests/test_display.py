@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -68,6 +69,16 @@ def test_lines_tell_what_happened() -> None:
     ):
         assert word in told
     assert len(told.splitlines()) < 25
+
+
+def test_a_stream_that_nobody_reads_is_noticed_and_not_written_to_again() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream, open_display("json", stream, io.StringIO()) as display:
+        assert not display.gone
+        display.show(progress(1))
+        assert display.gone
+        display.show(progress(60))
 
 
 def test_json_writes_null_for_what_is_not_finite() -> None:

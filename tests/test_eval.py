@@ -191,7 +191,7 @@ def test_weights_from_a_run_are_trained_at_a_lower_rate_unless_one_is_given(
     charlstm: Callable[..., Result], text: Path, run: str
 ) -> None:
     options = ("--init-from", run, "--steps", 1, "--if-exists", "overwrite", "--name", "tuned", "--display", "json")
-    for more, expected in (((), autoconfig.PRETRAINED_RATE * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
+    for more, expected in (((), autoconfig.PRETRAINED_RATES[0][1] * LEARNING_RATES["muon"]), (("--lr", 0.003), 0.003)):
         started = json.loads(charlstm("train", text, *options, *SMALL[2:], *more).out.splitlines()[0])
         assert started["lr"] == pytest.approx(expected)
 
@@ -234,7 +234,7 @@ def test_ids_of_one_vocabulary_become_those_of_another() -> None:
 def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path, passes: int) -> None:
     """A step adds less than one to |c|."""
     from charlstm import events
-    from charlstm.text import corpus
+    from charlstm.text import batches, corpus
 
     config = TrainConfig(hidden=12, batch=2, seq=16, lr=0.05)
     found = corpus.read([str(text)])
@@ -243,7 +243,7 @@ def test_no_cell_exceeds_the_characters_between_two_fresh_starts(text: Path, pas
     run.schedule.end(passes * windows, 0, 32, 400)
     cells = [e.cell_max for e in loop.train(run, *found.split(0.1)) if isinstance(e, events.Progress)]
     assert run.cursor.epoch == passes
-    assert max(cells) < loop.RESET_CHARS
+    assert max(cells) < batches.RESET_CHARS
 
 
 def test_training_ends_when_the_held_out_loss_has_turned_for_good(

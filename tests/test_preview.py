@@ -70,7 +70,7 @@ def test_previews_tell_their_prompt_and_change_no_byte_of_the_run(charlstm: Call
 def test_the_first_previews_come_early(folder: Path, stream: bool) -> None:
     now = 100.0
     (folder / "t.txt").write_text(VERSES * 3)
-    found = corpus.read(["t.txt"], "utf-8")
+    found = corpus.read(["t.txt"])
     run, _ = state.begin(found, TrainConfig(hidden=4, batch=1, seq=5))
     preview = Preview(run, RunOptions(stream_preview=stream), found.ids, lambda: now)
     began = []

@@ -313,6 +313,7 @@ def written(text: str, more: int) -> Callable[..., Any]:
 def test_what_no_draft_can_do_is_one_sentence(charlstm: Program, run: str) -> None:
     for words, expected in (
         (("--max-chars", 1, "--lines", 1, "--prompt", "the cat"), "raise --max-chars"),
+        (("--max-chars", 9, "--lines", 1, "--temp", 0), "raise --max-chars"),
         (("--no-copy", 1, "--lines", 1, "--temp", 1), "raise --no-copy or --temp"),
         (("--no-copy", 1, "--lines", 1, "-n", 40), "raise --no-copy"),
         (("--no-copy", 1, "--length", 100, "--temp", 0), "at --temp 0"),

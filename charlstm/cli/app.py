@@ -50,6 +50,7 @@ from charlstm.cli.options import (
     UnknownOption,
     complete_run,
     complete_text,
+    expanded,
     option,
     parse_temps,
     text_options,
@@ -58,7 +59,7 @@ from charlstm.cli.options import (
 from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
-from charlstm.errors import CharlstmError, UsageError
+from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.nn.config import Range
 from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
@@ -122,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as leaving:  # Typer exits this way when a pipe is closed
         return 0 if isinstance(leaving.__context__, BrokenPipeError) else int(leaving.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return signals.SIGNALS["SIGINT"]
+        return SIGNALS["SIGINT"]
     except MemoryError:
         return _fail("out of memory: end other programs, raise the limit, or ask for less", 1)
     except RuntimeError as error:
@@ -213,7 +214,7 @@ def sample(
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
-        _refuse_beside("-i", {
+        hints.refuse_beside("-i", {
             "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
             "--temps": temps, "--separator": separator is not None,
         })  # fmt: skip
@@ -234,6 +235,8 @@ def sample(
         output = None
     if output is None:
         signals.need_stdout()
+    elif output.is_dir():  # "" is the current directory
+        raise UsageError(f"--output {output} is a directory: give the name of a file")
     blas.prepare()
     with signals.leaving_on_signals():
         if interactive:
@@ -254,7 +257,12 @@ def info(
     json: JSON = False,
     plot: Annotated[
         Path | None,
-        option("--plot", "Draw the curves in this .png or .svg file (needs matplotlib).", show_default=False),
+        option(
+            "--plot",
+            "Draw the curves in this .png or .svg file (needs matplotlib).",
+            show_default=False,
+            callback=expanded,
+        ),
     ] = None,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
@@ -316,9 +324,3 @@ def evaluate(
         return write_eval(
             run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, show=show, as_json=json
         )
-
-
-def _refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Reject options that can't be combined with this one."""
-    if given := [name for name, value in others.items() if value]:
-        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")

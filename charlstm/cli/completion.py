@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from charlstm.storage.runs import SUFFIX, run_names
-from charlstm.text.sources import corpora_names
+from charlstm.text.sources import corpora_names, expand
 
 PLAIN = re.compile(r"[\w@%+,./~-]+")
 """Names that need no quoting in a shell."""
@@ -33,7 +33,7 @@ def _paths(begun: str, ending: str) -> list[str]:
     head, tail = begun[: begun.rfind("/") + 1], begun[begun.rfind("/") + 1 :]
     found = []
     try:
-        for path in Path(head or ".").expanduser().iterdir():
+        for path in expand(head or ".").iterdir():
             hidden = path.name.startswith(".") and not tail
             if path.name.startswith(tail) and not hidden and (path.is_dir() or path.name.endswith(ending)):
                 found.append(head + path.name + ("/" if path.is_dir() else ""))

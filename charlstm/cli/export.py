@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from charlstm import blas
-from charlstm.cli.options import Checkpoints, complete_run, option
+from charlstm.cli.options import Checkpoints, complete_run, expanded, option
 from charlstm.settings import RUNS
 
 
@@ -18,7 +18,10 @@ def export(
         typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
     ],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write; .html or .safetensors.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="File to write; .html or .safetensors.", show_default=False, callback=expanded
+        ),
     ],
     bits: Annotated[int, option("--bits", "Bits per weight of a page: 16 or 8.")] = 16,
     force: Annotated[bool, option("--force", "Replace FILE if it exists.", show_default=False)] = False,
@@ -32,6 +35,6 @@ def export(
     blas.prepare()
     from charlstm import api  # loads NumPy
 
-    api.load(run, checkpoints).export(file.expanduser(), bits=bits, force=force)
+    api.load(run, checkpoints).export(file, bits=bits, force=force)
     print(file)
     return 0

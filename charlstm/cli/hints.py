@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from charlstm.errors import did_you_mean
+from charlstm.errors import UsageError, did_you_mean
 from charlstm.settings import SETTINGS, Budget, RunOptions, SampleConfig, TextOptions, TrainConfig, TrainRequest
 
 CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
@@ -206,7 +206,8 @@ def _meant(wrong: str, context: Any) -> str:
         return f"did you mean {name + VALUES.get(word, '')}?"
     if "--" + word not in home and not difflib.get_close_matches("--" + word, home, n=1, cutoff=CUTOFF):
         word = next(iter(difflib.get_close_matches(word, MEANT, n=1, cutoff=CUTOFF)), word)
-    if "--" + word not in home and (name := "--" + MEANT.get(word, "")) in home:
+    name = "--" + MEANT.get(word, "")
+    if name in own or (name in home and "--" + word not in home):
         meant = name + VALUES.get(word, "")
         if command == "resume" and name[2:].replace("-", "_") in SETTINGS:
             return "a resumed run keeps its settings, so leave it out"
@@ -241,3 +242,9 @@ def single_dash(words: Sequence[str], command: Any, context: Any) -> str:
 
 def _options(command: Any) -> list[str]:
     return [name for param in command.params for name in param.opts if name.startswith("--")]
+
+
+def refuse_beside(option: str, others: dict[str, object]) -> None:
+    """Reject options that can't be combined with this one."""
+    if given := [name for name, value in others.items() if value]:
+        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")

@@ -16,6 +16,7 @@ from charlstm.display import cells, curve, formatting
 from charlstm.display.jsonl import dump
 from charlstm.events import HEALTH
 from charlstm.settings import TrainConfig
+from charlstm.text.sources import summary
 
 LABEL_COLUMNS, MOST_COLUMNS, CURVE_ROWS = 10, 110, 7
 
@@ -93,7 +94,7 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "text",
-            f"{', '.join(_short(source) for source in f['text'])}: {f['text_chars']:,} characters, {f['vocabulary']:,} distinct{held_out}",
+            f"{summary(f['text'], _short)}: {f['text_chars']:,} characters, {f['vocabulary']:,} distinct{held_out}",
         ),
         (
             "settings",

@@ -21,13 +21,14 @@ from charlstm.settings import (
     TrainConfig,
     Unknown,
 )
+from charlstm.text.sources import expand
 
 DEFAULTS, SAMPLE_DEFAULTS = TrainConfig(), SampleConfig()
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a run in the checkpoint folder that was given."""
-    return completion.complete_run(incomplete, Path(ctx.params.get("checkpoints") or "checkpoints"))
+    return completion.complete_run(incomplete, expand(ctx.params.get("checkpoints") or "checkpoints"))
 
 
 def complete_text(incomplete: str) -> list[str]:
@@ -40,6 +41,11 @@ def option(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
     flags = name.split()
     env = "CHARLSTM_" + flags[-1].strip("-").replace("-", "_").upper()
     return typer.Option(*flags, help=help, envvar=env, rich_help_panel=panel, **more)
+
+
+def expanded(path: Path | None) -> Path | None:
+    """Replace a leading ``~`` in the value of an option: most shells leave that of ``--output=~/file`` as it is."""
+    return None if path is None else expand(path)
 
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -83,7 +89,7 @@ Run = Annotated[
         autocompletion=complete_run,
     ),
 ]
-Checkpoints = Annotated[Path, option("--checkpoints", "Checkpoint folder.", RUNNING)]
+Checkpoints = Annotated[Path, option("--checkpoints", "Checkpoint folder.", RUNNING, callback=expanded)]
 Minutes = Annotated[float | None, option("--minutes", "Stop after this many minutes.", LENGTH, show_default=False)]
 Epochs = Annotated[
     float | None,
@@ -284,6 +290,7 @@ PromptFile = Annotated[
         "UTF-8 file with the text to continue; its final newline is ignored.",
         ENDING,
         show_default=False,
+        callback=expanded,
     ),
 ]
 UnknownOption = Annotated[
@@ -312,6 +319,7 @@ Output = Annotated[
         "-o --output",
         "Write to this file, replacing it only once the output is complete ('-': standard output).",
         show_default=False,
+        callback=expanded,
     ),
 ]
 

@@ -31,9 +31,9 @@ def runs(
 ) -> int:
     """List all runs, or rename or remove some with all their files. A run in training is left alone.
 
-    charlstm runs                           # list all runs, newest first
-    charlstm runs trumptweets --rename may       # rename a run
-    charlstm runs may --remove              # remove two runs
+    charlstm runs                                  # list all runs, newest first
+    charlstm runs trumptweets --rename tweets      # rename a run
+    charlstm runs tweets --remove                  # remove a run
     """
     names = names or []
     if rename is not None and remove:

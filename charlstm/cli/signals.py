@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from charlstm.errors import CharlstmError
+from charlstm.errors import SIGNALS, CharlstmError
 from charlstm.training.control import Stop
 
 if TYPE_CHECKING:
     pass
 
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
-"""Signals that stop training after a save, and the exit status of each."""
 WAKE_S = 0.25
 """Seconds between interruptions of a wait, so that a signal that came just before the wait is handled."""
 

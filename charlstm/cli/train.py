@@ -48,7 +48,7 @@ from charlstm.cli.options import (
     text_options,
 )
 from charlstm.display.formatting import inline
-from charlstm.errors import UsageError
+from charlstm.errors import SIGNALS, UsageError
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
 from charlstm.training.control import Stop
 
@@ -181,7 +181,7 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
         else:
             sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
-    return signals.SIGNALS.get(stop.reason or "", 0)
+    return SIGNALS.get(stop.reason or "", 0)
 
 
 def _spelled(event: Event) -> Event:

@@ -133,13 +133,13 @@ class Draft(Generic[S]):
         return ""
 
     def _complete(self, unit: str, first: str) -> str:
-        if self.passages is not None and unit.endswith("\n") and self.passages.cut_off(unit.removesuffix("\n")):
-            return self._again("ended within a word: train longer, or leave out `no_copy`")
         if self.passages is not None and self.passages.occur_in(self.tail + unit):
             more = (
                 "`no_copy` or `temperature`" if self.settings.temperature else "`no_copy`, or set `temperature` to 0.7"
             )
             return self._again(f"contained {self.settings.no_copy:,} characters of the training text: raise {more}")
+        if self.passages is not None and unit.endswith("\n") and self.passages.cut_off(unit.removesuffix("\n")):
+            return self._again("ended within a word: train longer, or leave out `no_copy`")
         self.shown_chars += len(unit)
         self.tail = self._end_of(self.tail + unit)
         self.before = 0 if self.settings.lines else self.before + len(unit)

@@ -32,6 +32,12 @@ class Range(NamedTuple):
         return low if self.high is None else f"{low} and {'below' if self.open == 'high' else 'at most'} {self.high:g}"
 
 
+COUNT = Range(0, 2**53)
+"""A number of steps or characters: JSON passes integers up to this one through floats unchanged."""
+METRIC = Range(0, 1e100)
+"""A loss, a norm or a sum of them: far above what float32 can reach, far below where arithmetic with it overflows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
     """The part of a model's shape that a user chooses.

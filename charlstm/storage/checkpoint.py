@@ -8,16 +8,13 @@ pickled or compressed, and nothing comes from a clock: the same state gives the 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import math
-import os
-import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -27,22 +24,17 @@ from charlstm.nn import model, optim
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
-from charlstm.storage import atomic
-from charlstm.storage.schema import build, config_json, generator, line_chars, sizes, text_info, text_json, typed
-from charlstm.text.batches import Cursor
+from charlstm.storage import archive, atomic, schema
 from charlstm.text.corpus import TextInfo
 from charlstm.text.vocabulary import Vocabulary
-from charlstm.training.guard import GuardRecord
 from charlstm.training.schedule import Schedule
-from charlstm.training.state import HistoryRow, MetricSums, PretrainedInfo, TrainState
+from charlstm.training.state import HistoryRow, PretrainedInfo, TrainState
 
 FORMAT = 1
-MAX_META_BYTES = 64 << 20
-KINDS = "fui"
-"""NumPy's kind codes of the dtypes that a member may have: floats and integers."""
-
-NAME = re.compile(r"\w+(/\w[\w.]*)*", re.ASCII)
-"""Pattern of valid member names, which excludes absolute paths and ".."."""
+MAX_META_BYTES = 32 << 20
+MANY_VALUES, MIN_VALUE_BYTES = 100_000, 6
+"""With more values than the first, the JSON of a file must have a mean length of at least the second: each takes far more
+memory than a character."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +48,29 @@ class Checkpoint:
     text: TextInfo
     schedule: Schedule
     step: int
-    history: list[HistoryRow]
+    rows: list[Any]  # of the history, as they are in the file
     best_step: int | None
     best_val_nats: float | None
     char_model: CharModel
     pretrained: PretrainedInfo | None
+
+    @cached_property
+    def history(self) -> list[HistoryRow]:
+        """One row of metrics per evaluation, read when it is first asked for.
+
+        Raises:
+            CheckpointError: it is not valid.
+        """
+        with _checkpoint_errors(self.path):
+            return schema.history(self.rows, self.step)
+
+    @property
+    def header(self) -> CheckpointHeader:
+        """The metadata that `read_header` would return."""
+        shape = self.char_model.config
+        return CheckpointHeader(
+            self.path, self.bytes, self.resumable, shape, self.schedule, self.step, self.best_val_nats
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +120,8 @@ def _save(
     meta = {
         "format": FORMAT,
         "model": vars(state.shape),
-        "config": config_json(state.config),
-        "text": text_json(state.text),
+        "config": schema.config_json(state.config),
+        "text": schema.text_json(state.text),
         "plan": vars(state.schedule),
         "step": state.step,
         "history": [vars(row) for row in state.history],
@@ -130,29 +140,20 @@ def _save(
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SaveError(f"{path} was not written: {name} contains a non-finite number")
-    atomic.write_atomically(path, lambda file: _write_npz(file, members))
-
-
-def _write_npz(file: BinaryIO, members: dict[str, np.ndarray]) -> None:
-    """Write an archive like `numpy.savez`, which before NumPy 2.0 leaves the archive open if writing fails."""
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in members.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    atomic.write_atomically(path, lambda file: archive.write(file, members))
 
 
 # -- load -------------------------------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and validate a checkpoint, without the arrays that only `resume` needs.
+    """Read and validate a checkpoint, without its history and the arrays that only `resume` needs.
 
     Raises:
         CheckpointError: the file can't be read or is not a valid checkpoint.
     """
     with _checkpoint_errors(path):
-        meta, members = _read(path, wanted=("meta", "vocabulary", "param/"))
-        return _checkpoint(path, meta, members)
+        return _checkpoint(path, *_read(path, wanted=("meta", "vocabulary", "param/")))
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -162,15 +163,10 @@ def read_header(path: Path) -> CheckpointHeader:
         CheckpointError: the file can't be read or its metadata is not valid.
     """
     with _checkpoint_errors(path):
-        meta, _ = _read(path, wanted=("meta",))
+        meta, _, size = _read(path, wanted=("meta",))
+        schedule, step, _, best_val_nats = schema.progress(meta)
         return CheckpointHeader(
-            path=path,
-            bytes=path.stat().st_size,
-            resumable=meta["run"] is not None,
-            shape=sizes(meta)[1],
-            schedule=build(Schedule, meta["plan"], "plan"),
-            step=typed(int, meta["step"], "step"),
-            best_val_nats=typed(float | None, meta["best_val_nats"], "best_val_nats"),
+            path, size, meta["run"] is not None, schema.sizes(meta)[1], schedule, step, best_val_nats
         )
 
 
@@ -180,38 +176,56 @@ def load_run(path: Path) -> TrainState:
     Raises:
         CheckpointError: the file can't be read, is not a valid checkpoint, or contains only a model.
     """
-    with _checkpoint_errors(path):
-        meta, members = _read(path)
-        base, run = _checkpoint(path, meta, members), meta["run"]
-        if run is None:
-            raise ValueError("it contains a model but no training state: resume its NAME.npz, not NAME.best.npz")
-        shape = base.char_model.config
-        shapes = model.shapes(shape)
-        slots = optim.slot_names(base.config.optimizer, shapes, model.hidden_matrices(shape))
-        recurrent_state = (shape.layers, base.config.batch, shape.hidden)
-        return TrainState(
-            shape=shape,
-            config=base.config,
-            vocabulary=base.char_model.vocabulary,
-            text=base.text,
-            params=base.char_model.params,
-            slots=_take(members, "slot/", {slot: shapes[name] for slot, name in slots.items()}),
-            snapshot=_take(members, "good/", shapes),
-            recurrent_state=model.State(**_take(members, "state/", {"h": recurrent_state, "c": recurrent_state})),
-            cursor=build(Cursor, run["cursor"], "cursor"),
-            batch_rng=generator(run["batch_rng"]),
-            dropout_rng=generator(run["dropout_rng"]),
-            schedule=base.schedule,
-            step=base.step,
-            sums=build(MetricSums, run["tally"], "tally"),
-            guard=build(GuardRecord, run["guard"], "guard"),
-            history=base.history,
-            best_step=base.best_step,
-            best_val_nats=base.best_val_nats,
-            arithmetic=typed(str, meta.get("arithmetic", ""), "arithmetic"),
-            line_chars=base.char_model.line_chars,
-            pretrained=base.pretrained,
+    _, state = load_all(path)
+    if state is None:
+        raise CheckpointError(
+            f"{path} can't be used: it contains a model but no training state: resume its NAME.npz, not NAME.best.npz"
         )
+    return state
+
+
+def load_all(path: Path) -> tuple[Checkpoint, TrainState | None]:
+    """Read and validate everything in a checkpoint, once: its contents, and its training state if it has one.
+
+    Raises:
+        CheckpointError: the file can't be read or is not a valid checkpoint.
+    """
+    with _checkpoint_errors(path):
+        meta, members, size = _read(path)
+        base = _checkpoint(path, meta, members, size)
+        return base, _state(base, meta, members) if base.resumable else None
+
+
+def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) -> TrainState:
+    """Build the training state, and check that its members agree with the rest."""
+    run, config, shape = meta["run"], base.config, base.char_model.config
+    cursor, sums, guard = schema.memory(run, config, base.text, base.step)
+    shapes = model.shapes(shape)
+    slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
+    recurrent_state = (shape.layers, config.batch, shape.hidden)
+    return TrainState(
+        shape=shape,
+        config=config,
+        vocabulary=base.char_model.vocabulary,
+        text=base.text,
+        params=base.char_model.params,
+        slots=_take(members, "slot/", {slot: shapes[name] for slot, name in slots.items()}),
+        snapshot=_take(members, "good/", shapes),
+        recurrent_state=model.State(**_take(members, "state/", {"h": recurrent_state, "c": recurrent_state})),
+        cursor=cursor,
+        batch_rng=schema.generator(run["batch_rng"]),
+        dropout_rng=schema.generator(run["dropout_rng"]),
+        schedule=base.schedule,
+        step=base.step,
+        sums=sums,
+        guard=guard,
+        history=base.history,
+        best_step=base.best_step,
+        best_val_nats=base.best_val_nats,
+        arithmetic=schema.typed(str, meta.get("arithmetic", ""), "arithmetic"),
+        line_chars=base.char_model.line_chars,
+        pretrained=base.pretrained,
+    )
 
 
 @contextlib.contextmanager
@@ -245,92 +259,55 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the metadata of a file, and those of its arrays whose names start with one of `wanted`."""
-    members: dict[str, Array] = {}
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        size = os.fstat(file.fileno()).st_size  # of the open file: its name may refer to another by now
-        listed = archive.infolist()
-        names = [entry.filename for entry in listed]
-        if len(set(names)) < len(names):
-            raise ValueError("two members have the same name")
-        if sum(entry.file_size for entry in listed) > size:
-            raise ValueError("its members claim to be larger than the file")
-        for entry in listed:
-            name = entry.filename.removesuffix(".npy")
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError(f"{name} is compressed, which charlstm never does")
-            if name == entry.filename:
-                raise ValueError(f"its member {name[:80]!r} is not an array")
-            if not NAME.fullmatch(name):
-                raise ValueError(f"its member {name[:80]!r} has an invalid name")
-            if name.startswith(wanted):
-                members[name] = _array(name, archive.read(entry))
+def _read(path: Path, wanted: tuple[str, ...] = ("",)) -> tuple[dict[str, Any], dict[str, Array], int]:
+    """Return the metadata of a file, those of its arrays whose names start with one of `wanted`, and its size in bytes."""
+    members, size = archive.read(path, wanted)
     raw = members["meta"]
     if raw.dtype != np.uint8 or raw.ndim != 1 or raw.size > MAX_META_BYTES:
         raise ValueError("its metadata is not JSON")
-    meta = json.loads(raw.tobytes())
+    text = raw.tobytes()
+    values = sum(map(text.count, (b",", b"[", b"{")))
+    if values > MANY_VALUES and values * MIN_VALUE_BYTES > len(text):
+        raise ValueError("its metadata is not that of a checkpoint")
+    meta = json.loads(text)
     if not isinstance(meta, dict):
         raise ValueError("its metadata is not a JSON object")
     if meta.get("format") != FORMAT:
-        raise ValueError(f"its format is {meta.get('format')!r} but this version reads only {FORMAT}: upgrade charlstm")
-    return meta, members
-
-
-def _array(name: str, data: bytes) -> Array:
-    """Return the array in the bytes of a .npy file, whose size and type are checked first."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
-    if read_header is None:
-        raise ValueError(f"{name} has an unknown .npy version {version}")
-    try:
-        shape, fortran, dtype = read_header(file)
-    except Exception as error:  # NumPy evaluates the header as a Python literal, which can fail in many ways
-        raise ValueError(f"the header of {name} can't be read") from error
-    if dtype.kind not in KINDS or dtype.hasobject:
-        raise ValueError(f"{name} has the unsupported type {dtype}")
-    offset = file.tell()
-    if math.prod(shape) * dtype.itemsize != len(data) - offset:
         raise ValueError(
-            f"{name} has {len(data) - offset} bytes, but its shape {shape} needs {math.prod(shape) * dtype.itemsize}"
+            f"its format is {meta.get('format')!r:.80} but this version reads only {FORMAT}: upgrade charlstm"
         )
-    flat = np.frombuffer(data, dtype, offset=offset)
-    array = flat.reshape(shape, order="F" if fortran else "C").astype(dtype.newbyteorder("="), order="C")
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} contains a non-finite number")
-    return array
+    return meta, members, size
 
 
-def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array]) -> Checkpoint:
+def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], size: int) -> Checkpoint:
     """Build everything but the training state, and check that its members agree."""
-    config, shape = sizes(meta)
+    config, shape = schema.sizes(meta)
+    schedule, step, best_step, best_val_nats = schema.progress(meta)
     points = members["vocabulary"]
     if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
         raise ValueError(f"its vocabulary has shape {points.shape} but the model has {shape.vocabulary} characters")
     surrogate = (points >= 0xD800) & (points <= 0xDFFF)
     if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
         raise ValueError("its vocabulary is not an ordered set of characters")
+    pretrained = meta.get("pretrained")
     return Checkpoint(
         path=path,
-        bytes=path.stat().st_size,
+        bytes=size,
         resumable=meta["run"] is not None,
         config=config,
-        text=text_info(meta["text"]),
-        schedule=build(Schedule, meta["plan"], "plan"),
-        step=typed(int, meta["step"], "step"),
-        history=[build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], meta["history"], "history")],
-        best_step=typed(int | None, meta["best_step"], "best_step"),
-        best_val_nats=typed(float | None, meta["best_val_nats"], "best_val_nats"),
+        text=schema.text_info(meta),
+        schedule=schedule,
+        step=step,
+        rows=schema.typed(list[dict[str, Any]], meta["history"], "history"),
+        best_step=best_step,
+        best_val_nats=best_val_nats,
         char_model=CharModel(
             shape,
             _take(members, "param/", model.shapes(shape)),
             Vocabulary("".join(map(chr, points))),
-            line_chars(meta.get("line_chars", [])),  # older files have none
+            schema.line_chars(meta.get("line_chars", [])),  # older files have none
         ),
-        pretrained=None if meta.get("pretrained") is None else build(PretrainedInfo, meta["pretrained"], "pretrained"),
+        pretrained=None if pretrained is None else schema.build(PretrainedInfo, pretrained, "pretrained"),
     )
 
 

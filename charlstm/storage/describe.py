@@ -18,6 +18,7 @@ from charlstm.settings import TextOptions
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
+from charlstm.storage.runs import RunFiles
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, find_again
 from charlstm.training.state import TrainState, memory_bytes
@@ -26,7 +27,8 @@ from charlstm.training.state import TrainState, memory_bytes
 def describe(run: str | None, folder: Path) -> dict[str, Any]:
     """Return the metadata of a run under the keys of `info --json`.
 
-    With None, it describes the newest run that can be used, and lists all runs under `runs`.
+    With None, it describes the newest run that can be used, and lists all runs under `runs`, with the files that are
+    named like runs but are none.
 
     Raises:
         UsageError: the run does not exist.
@@ -34,10 +36,30 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
     """
     runs.check_folder(folder)
     if run is not None:
-        return _facts(_latest(run, folder))
-    listed = [_entry(name, folder) for name in runs.run_names(folder)]
-    facts = _newest(listed) if listed else _facts(_latest(None, folder))
-    return facts | {"runs": [entry.facts() for entry in listed]}
+        return _facts(*checkpoint.load_all(_latest(run, folder)))
+    names, skipped = runs.list_runs(folder)
+    listed: list[_Entry] = []
+    newest: dict[str, Any] | None = None
+    for name in names:
+        path = _file(name, folder)
+        try:
+            if newest is None:
+                found, state = checkpoint.load_all(path)
+                newest, header = _facts(found, state), found.header
+            else:
+                header = checkpoint.read_header(path)
+            listed.append(_Entry(name, path, header, ""))
+        except CheckpointError as error:
+            listed.append(_Entry(name, path, None, str(error)))
+    if newest is None:
+        if listed:
+            raise CheckpointError(listed[0].error)
+        newest = _facts(*checkpoint.load_all(runs.find_run(None, folder, best=True)))
+    listed += [
+        _Entry(RunFiles.of(path).name, path, None, f"{path} is {what}, not a checkpoint")
+        for path, what in sorted(skipped.items())
+    ]
+    return newest | {"runs": [entry.facts() for entry in listed]}
 
 
 def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
@@ -59,44 +81,35 @@ def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
     return ngram.best(train_ids, val_ids, facts["vocabulary"])
 
 
-def _newest(listed: list[_Entry]) -> dict[str, Any]:
-    """Return the metadata of the newest run that can be used, and record the errors of newer ones in their entries."""
-    for entry in listed:
-        try:
-            return _facts(entry.path)
-        except CheckpointError as error:
-            entry.header, entry.error = None, str(error)
-    raise CheckpointError(listed[0].error)
+def _file(name: str, folder: Path) -> Path:
+    """Return the file of a run: its latest state if there is one, else its best model."""
+    files = RunFiles.named(name, folder)
+    return files.latest if files.latest.is_file() else files.best
 
 
-def _latest(run: str | None, folder: Path) -> Path:
+def _latest(run: str, folder: Path) -> Path:
     """Return the file of a run: a path as given; for a name, the latest state if it exists, else the best model."""
     path = runs.find_run(run, folder, best=True)
-    latest = path.with_name(path.name.removesuffix(runs.BEST_SUFFIX) + runs.SUFFIX)
-    named = run is None or not (run.endswith(runs.SUFFIX) or "/" in run)
-    return latest if named and latest.is_file() else path
+    if run.endswith(runs.SUFFIX) or "/" in run:
+        return path
+    latest = RunFiles.of(path).latest
+    return latest if latest.is_file() else path
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    found = checkpoint.load(path)
-    return _told(found, checkpoint.load_run(path) if found.resumable else None)
-
-
-def _told(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
+def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
     """Return the metadata of a checkpoint, and of the training state if it has one."""
     model, config, text = found.char_model.config, found.config, found.text
     last = found.history[-1] if found.history else None
-    name = found.path.name.removesuffix(runs.BEST_SUFFIX).removesuffix(runs.SUFFIX)
-    best = found.path.with_name(name + runs.BEST_SUFFIX)
+    files = RunFiles.of(found.path)
     return {
-        "name": name,
+        "name": files.name,
         "path": str(found.path),
-        "best_path": str(best) if best.is_file() else None,
+        "best_path": str(files.best) if files.best.is_file() else None,
         "bytes": found.bytes,
         "age_s": _age_s(found.path),
         "format": checkpoint.FORMAT,
         "resumable": found.resumable,
-        "trained_by": trainer_of(found.path.with_name(name + runs.SUFFIX)),
+        "trained_by": trainer_of(files.latest),
         "step": found.step,
         "steps": found.schedule.last,
         "chars_trained": found.step * config.batch * config.seq,
@@ -145,7 +158,7 @@ class _Entry:
             "bytes": g.bytes,
             "age_s": _age_s(self.path),
             "resumable": g.resumable,
-            "trained_by": trainer_of(self.path.with_name(self.name + runs.SUFFIX)),
+            "trained_by": trainer_of(RunFiles.of(self.path).latest),
             "step": g.step,
             "steps": g.schedule.last,
             "parameters": g.parameters,
@@ -153,13 +166,3 @@ class _Entry:
             "layers": g.shape.layers,
             "best_val_nats": g.best_val_nats,
         }
-
-
-def _entry(name: str, folder: Path) -> _Entry:
-    path = folder / (name + runs.SUFFIX)
-    if not path.is_file():
-        path = folder / (name + runs.BEST_SUFFIX)
-    try:
-        return _Entry(name, path, checkpoint.read_header(path), "")
-    except CheckpointError as error:
-        return _Entry(name, path, None, str(error))

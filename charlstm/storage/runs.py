@@ -1,27 +1,100 @@
-"""Runs by name: list those in a checkpoint folder, find the file of one, and validate names."""
+"""Runs by name: list those in a checkpoint folder, find the files of one, and validate names."""
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from charlstm.errors import UsageError, did_you_mean
 from charlstm.settings import RUNS
-from charlstm.text.sources import BASE, BUILT_IN, bundled_path
+from charlstm.text.sources import BASE, BUILT_IN, bundled_path, expand
 
 SUFFIX, BEST_SUFFIX = ".npz", ".best.npz"
 """NAME.npz is the latest state, to resume; NAME.best.npz is the model with the lowest held-out loss, to sample from."""
+LONGEST_NAME = 200
+"""Maximum length of a run's name in bytes: files are named after it, and most file systems allow them 255."""
+KINDS: dict[Callable[[int], bool], str] = {
+    stat.S_ISDIR: "a directory",
+    stat.S_ISFIFO: "a FIFO",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run, whether or not they exist."""
+
+    name: str  # of the run
+    latest: Path  # the latest state, to resume
+    best: Path  # the model with the lowest held-out loss, to sample from
+
+    @classmethod
+    def named(cls, name: str, folder: Path) -> RunFiles:
+        """Return the files of the run with this name in a checkpoint folder."""
+        return cls(name, folder / (name + SUFFIX), folder / (name + BEST_SUFFIX))
+
+    @classmethod
+    def of(cls, path: Path) -> RunFiles:
+        """Return the files of the run that a checkpoint belongs to."""
+        for suffix in (BEST_SUFFIX, SUFFIX):
+            if (name := path.name.removesuffix(suffix)) and name != path.name:
+                return cls.named(name, path.parent)
+        return cls(path.name, path, path.with_name(path.name + BEST_SUFFIX))  # someone renamed it
+
+    @property
+    def lock(self) -> Path:
+        """The lock file: beside the latest state itself, so that it is the same for every link to it."""
+        latest = Path(os.path.realpath(self.latest)) if self.latest.is_symlink() else self.latest
+        return latest.with_name(f".{latest.name.removesuffix(SUFFIX)}.lock")
+
+
+def obstacle(path: Path) -> str | None:
+    """Return what there is in place of a file that can be read, as in "a directory"; None for a regular file.
+
+    A missing file is "missing", and a link that leads nowhere is "a dangling symbolic link".
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink():
+            return "a dangling symbolic link"
+        return "missing" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else error.strerror or str(error)
+    return None if stat.S_ISREG(mode) else next((kind for test, kind in KINDS.items() if test(mode)), "not a file")
 
 
 def run_names(folder: Path) -> list[str]:
     """Return the names of the runs in a checkpoint folder, newest first, with the bundled model last."""
+    return list_runs(folder)[0]
+
+
+def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
+    """Return the names of the runs in a checkpoint folder, newest first, with the bundled model last; and what else is named so.
+
+    A directory, a FIFO or a dangling link whose name ends in .npz is not a run: the second result says what each is.
+    """
     changed: dict[str, float] = {}
-    for path in folder.glob("*" + SUFFIX) if folder.is_dir() else []:
-        if path.name.startswith("."):
+    skipped: dict[Path, str] = {}
+    for entry in os.scandir(folder) if folder.is_dir() else ():
+        if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
             continue
-        name = path.name.removesuffix(BEST_SUFFIX).removesuffix(SUFFIX)
-        changed[name] = max(changed.get(name, 0.0), path.stat().st_mtime)
-    return sorted(changed, key=lambda name: (name != BUILT_IN, changed[name]), reverse=True)
+        path = folder / entry.name
+        try:
+            status = entry.stat()
+        except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            if (what := obstacle(path)) not in (None, "missing"):  # removed meanwhile
+                skipped[path] = str(what)
+            continue
+        name = RunFiles.of(path).name
+        changed[name] = max(changed.get(name, 0.0), status.st_mtime)
+    return sorted(changed, key=lambda name: (name != BUILT_IN, changed[name]), reverse=True), skipped
 
 
 def check_folder(folder: Path) -> None:
@@ -52,21 +125,18 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
             return bundled
         else:
             raise UsageError(f"there is no run in {folder} yet: type 'charlstm train CORPUS' to start one")
-    if run.endswith(SUFFIX) or "/" in run:
-        path = Path(run).expanduser()
-        if not path.is_file():
-            nearby = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
-            hint = did_you_mean(str(path), nearby) or f"give the name of a run or the path of an {SUFFIX} file"
-            raise UsageError(f"there is no file {run}: {hint}")
-        if not run.endswith(SUFFIX) and not _is_archive(path):
-            raise UsageError(_text_not_run(run))
-        return path
-    endings = (BEST_SUFFIX, SUFFIX) if best else (SUFFIX,)
-    for ending in endings:
-        if (folder / (run + ending)).is_file():
-            return folder / (run + ending)
+    elif run.endswith(SUFFIX) or "/" in run:
+        return _existing(run)
+    files = RunFiles.named(run, folder)
+    wanted = (files.best, files.latest) if best else (files.latest,)
+    for path in wanted:
+        if path.is_file():
+            return path
     if best and run == BUILT_IN and bundled.exists():
         return bundled
+    for path in (files.best, files.latest):
+        if (what := obstacle(path)) not in (None, "missing"):
+            raise UsageError(f"{path} is {what}, not a checkpoint: give the name of another run")
     if not best and run in (BUILT_IN, BASE) and bundled_path("checkpoints", run + SUFFIX).exists():
         raise UsageError(
             f"{run!r} is a bundled model, which can't be resumed: train it on a text with 'charlstm train TEXT --init-from {run}'"
@@ -97,11 +167,37 @@ def _text_not_run(path: str) -> str:
     )
 
 
+def _existing(run: str) -> Path:
+    """Return the path of a checkpoint that was given as a path.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    path = expand(run)
+    what = obstacle(path)
+    if what is None:
+        if not run.endswith(SUFFIX) and not _is_archive(path):
+            raise UsageError(_text_not_run(run))
+        return path
+    nearby = [str(p) for p in path.parent.glob("*" + SUFFIX)] if path.parent.is_dir() else []
+    hint = did_you_mean(str(path), nearby) or f"give the name of a run or the path of an {SUFFIX} file"
+    raise UsageError(
+        f"there is no file {run}: {hint}" if what == "missing" else f"{run} is {what}, not a checkpoint: {hint}"
+    )
+
+
 def check_name(name: str) -> None:
     """Validate the name of a run, which becomes a file name.
 
     Raises:
         UsageError: the name is not valid.
     """
+    if name.endswith(SUFFIX):
+        raise UsageError(f"{name!r} can't be the name of a run, because {SUFFIX} is added to it: leave it out")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UsageError(
+            f"the name {name[:20]!r}… of {len(os.fsencode(name))} bytes is too long: "
+            f"choose a `name` of at most {LONGEST_NAME} bytes"
+        )
     if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name.endswith(".best"):
         raise UsageError(f"{name!r} can't be the name of a run: choose a `name` of letters, digits, '-' and '_'")

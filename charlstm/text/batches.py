@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charlstm.nn.config import COUNT
 from charlstm.nn.types import Ids
+
+RESET_CHARS = 2048
+"""Maximum number of characters that a stream reads before its state is reset to zero.
+
+Samples start from a zero state too; a state that is never reset drifts away from what the model starts from."""
 
 
 @dataclass
 class Cursor:
     """Position in the text: all that a batcher has to remember."""
 
-    epoch: int = 0  # epochs begun
-    window: int = 0  # next window of this epoch
-    offset: int = 0  # where the streams of this epoch begin in the text
-    phase: int = 0  # shifts the resets in this epoch
+    epoch: Annotated[int, COUNT] = 0  # epochs begun
+    window: Annotated[int, COUNT] = 0  # next window of this epoch
+    offset: Annotated[int, COUNT] = 0  # where the streams of this epoch begin in the text
+    phase: Annotated[int, COUNT] = 0  # shifts the resets in this epoch
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ def fit(chars: int, batch: int, seq: int) -> tuple[int, int]:
     """
     seq = max(1, min(seq, chars - 1))
     return max(1, min(batch, (chars - 1) // seq)), seq
+
+
+def reset_every(seq: int) -> int:
+    """Return after how many windows of this length a stream is reset."""
+    return max(1, RESET_CHARS // seq)
 
 
 class Batches:

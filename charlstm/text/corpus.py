@@ -6,12 +6,13 @@ import codecs
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
+from charlstm.nn.config import COUNT, Range
 from charlstm.settings import TextOptions
 from charlstm.text import encodings, files, records
 from charlstm.text.sources import BUILT_IN, SUFFIX, bundled_path
@@ -28,7 +29,7 @@ class TextInfo:
 
     sources: tuple[str, ...]  # absolute paths, "-", or the name of the built-in text
     encoding: str
-    chars: int
+    chars: Annotated[int, Range(2, COUNT.high)]
     sha256: str  # of the text as UTF-8, after decoding and newline conversion
     field: str = TextOptions.field  # this and the rest are as in `TextOptions`; old files lack them
     separator: str = TextOptions.separator
@@ -38,6 +39,15 @@ class TextInfo:
     def options(self) -> TextOptions:
         """How the text was read."""
         return TextOptions(self.encoding, self.field, self.separator, self.unescape)
+
+
+def train_chars(chars: int, val_fraction: float) -> int:
+    """Return how many characters of a text are trained on; the rest is held out.
+
+    Nothing is held out if either part would have fewer than two characters.
+    """
+    cut = chars - int(chars * val_fraction)
+    return chars if chars - cut < 2 or cut < 2 else cut
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,8 @@ class Corpus:
     notes: tuple[str, ...] = ()  # for the user, on what looks wrong with the text
 
     def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the training text and the held-out tail, as views that do not overlap.
-
-        The tail is empty if either part would have fewer than two characters.
-        """
-        cut = len(self.ids) - int(len(self.ids) * val_fraction)
-        if len(self.ids) - cut < 2 or cut < 2:
-            cut = len(self.ids)
+        """Return the training text and the held-out tail, as views that do not overlap; see `train_chars`."""
+        cut = train_chars(len(self.ids), val_fraction)
         return self.ids[:cut], self.ids[cut:]
 
     def first(self, chars: int) -> Corpus:

@@ -6,7 +6,7 @@ import collections
 import glob
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charlstm import blas
@@ -22,6 +22,8 @@ RECORDS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".js": "json", ".jsonl
 TEXT_SUFFIXES = (SUFFIX, ".md", ".markdown", ".rst", ".text", ".log")
 PACKED = (".gz", ".zip")
 """Suffixes of files that are decompressed."""
+MOST_SHOWN = 5
+"""How many texts of a run are named in a line."""
 
 
 def bundled_path(folder: str, name: str) -> Path:
@@ -29,6 +31,20 @@ def bundled_path(folder: str, name: str) -> Path:
     package = Path(blas.__file__).parent  # the top of the package
     installed = package / "data" / folder / name
     return installed if installed.exists() else package.parent / folder / name
+
+
+def expand(path: str | Path) -> Path:
+    """Return a path with its leading ``~`` or ``~user`` replaced by that home folder, if there is one, as a shell does."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
+def summary(sources: Sequence[str], shown: Callable[[str], str]) -> str:
+    """List some texts in one line: the first few as `shown` returns them, and how many more there are."""
+    first, more = [shown(source) for source in sources[:MOST_SHOWN]], len(sources) - MOST_SHOWN
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
 
 
 def find(names: Sequence[str], notes: list[str] | None = None) -> tuple[str, ...]:
@@ -108,6 +124,7 @@ def _is_file(path: str) -> bool:
 def _find_one(name: str) -> list[str]:
     if name == STDIN:
         return [STDIN]
+    path = expand(name)
     try:
         path = Path(name).expanduser()
         if path.is_dir():

@@ -12,6 +12,9 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from charlstm.nn.config import COUNT, METRIC, Range
 
 RECENT = 50
 """Number of losses in the recent past, and minimum number of steps between snapshots."""
@@ -53,13 +56,13 @@ class StepMetrics:
 class GuardRecord:
     """The guard's memory; saved with the run, so that a resumed run is guarded as if it had never stopped."""
 
-    lr_scale: float = 1.0
-    recoveries: int = 0
-    good_step: int = 0  # step of the last good snapshot
-    recent: list[float] = field(default_factory=list)  # losses of the most recent steps
-    level: float | None = None  # reference loss: the lowest recent median, raised where the text itself is harder
-    spread: float = 0.0  # median deviation of the recent losses from their median
-    bad: int = 0  # consecutive bad steps
+    lr_scale: Annotated[float, Range(0, 1)] = 1.0
+    recoveries: Annotated[int, Range(0, MAX_RECOVERIES)] = 0
+    good_step: Annotated[int, COUNT] = 0  # step of the last good snapshot
+    recent: Annotated[list[float], METRIC] = field(default_factory=list)  # losses of the most recent steps
+    level: Annotated[float | None, METRIC] = None  # lowest recent median, raised where the text itself is harder
+    spread: Annotated[float, METRIC] = 0.0  # median deviation of the recent losses from their median
+    bad: Annotated[int, Range(0, PATIENCE)] = 0  # consecutive bad steps
 
     def judge(self, m: StepMetrics, chars: int, excess: Callable[[], float]) -> str | None:
         """Return why a step must be rejected, or None if it may be kept.

@@ -21,15 +21,11 @@ from charlstm.inference.evaluation import evaluate
 from charlstm.nn import model, optim
 from charlstm.nn.threads import ThreadPool
 from charlstm.nn.types import Arrays
-from charlstm.text.batches import Batches, Window
+from charlstm.text.batches import Batches, Window, reset_every
 from charlstm.training import guard
 from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
-from charlstm.training.state import HistoryRow, TrainState
+from charlstm.training.state import HistoryRow, TrainState, thinned
 
-RESET_CHARS = 2048
-"""Maximum number of characters that a stream reads before its state is reset to zero.
-
-Samples start from a zero state too; a state that is never reset drifts away from what the model starts from."""
 EARLY_STOP_SHARE, EARLY_STOP_EVALUATIONS, EARLY_STOP_NATS = 0.25, 5, 0.01
 """Early stopping: no new best held-out loss for this fraction of the schedule and this many evaluations, the latest of
 which are all worse than the best by this many nats per character."""
@@ -70,7 +66,7 @@ def _train(
     state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], engine: DataParallel, clock: Callable[[], float]
 ) -> Iterator[events.Event]:
     config = state.config
-    batches = Batches(train_ids, config.batch, config.seq, max(1, RESET_CHARS // config.seq))
+    batches = Batches(train_ids, config.batch, config.seq, reset_every(config.seq))
     started, first, step_s = clock(), state.step, 0.0
 
     def position() -> dict[str, Any]:
@@ -256,4 +252,5 @@ def _close_history_row(state: TrainState, val_nats: float | None) -> HistoryRow:
     state.sums = type(sums)()
     if val_nats is not None and (state.best_val_nats is None or val_nats < state.best_val_nats):
         state.best_step, state.best_val_nats = state.step, val_nats
+    state.history = thinned(state.history, state.best_step)
     return row

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from charlstm.settings import EVALUATIONS
+from charlstm.nn.config import COUNT, METRIC
+from charlstm.settings import EVALUATIONS, MINUTES
 
 WARMUP_STEPS = 50
 FINAL_LR = 0.02
@@ -18,11 +20,11 @@ EVALUATION_SHARE = 0.05
 class Schedule:
     """A learning-rate schedule and its length in steps; extending a run starts a new one."""
 
-    first: int  # step at which it starts
-    last: int | None  # step at which it ends; None until a time budget is converted to steps
-    peak_lr: float
-    eval_every: int = 0  # steps; 0 until `last` is known
-    minutes: float | None = None  # the time budget that it was made for
+    first: Annotated[int, COUNT]  # step at which it starts
+    last: Annotated[int | None, COUNT]  # step at which it ends; None until a time budget is converted to steps
+    peak_lr: Annotated[float, METRIC]
+    eval_every: Annotated[int, COUNT] = 0  # steps; 0 until `last` is known
+    minutes: Annotated[float | None, MINUTES] = None  # the time budget that it was made for
 
     def lr(self, step: int) -> float:
         """Return the learning rate after `step` steps: linear warm-up, then cosine decay (Loshchilov & Hutter 2017).
