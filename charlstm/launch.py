@@ -60,9 +60,10 @@ def start(request: TrainRequest, stop: Stop) -> Session:
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     seen = _existing(request, files)
     text = corpus.read(sources, seen.text.options if seen else request.reading)
+    made = None if seen else _new_run(request, text)  # refuses what does not fit into memory before anything is written
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
-        return _with_lock(request, files, text, stop, lock, notes)
+        return _with_lock(request, files, text, stop, lock, notes, made)
 
 
 def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint | None:
@@ -98,9 +99,15 @@ def _locked(files: RunFiles) -> Iterator[Lock]:
 
 
 def _with_lock(
-    request: TrainRequest, files: RunFiles, text: corpus.Corpus, stop: Stop, lock: Lock, notes: list[str]
+    request: TrainRequest,
+    files: RunFiles,
+    text: corpus.Corpus,
+    stop: Stop,
+    lock: Lock,
+    notes: list[str],
+    made: tuple[TrainState, corpus.Corpus, list[str]] | None,
 ) -> Session:
-    """Start or resume a run that is locked, on a text that was read."""
+    """Start or resume a run that is locked, on a text that was read; `made` is the new run, if there was none before."""
     check_replaceable(files)
     old = _existing(request, files)
     if old is not None:
@@ -109,10 +116,10 @@ def _with_lock(
             session.notes += _ignored(request, session.state)
             return session
         notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
-        request = replace(request, init_from=files.name)
+        request, made = replace(request, init_from=files.name), None
     elif (step := _saved_step(files)) is not None:
         notes.append(f"replaces the run {files.name!r}, which was saved at step {step:,}")
-    run, text, more_notes = _new_run(request, text)
+    run, text, more_notes = made or _new_run(request, text)
     train_ids, val_ids = text.split(run.config.val_fraction)
     session = Session(files, run, train_ids, val_ids, notes + more_notes, False, request.options, stop, lock)
     return _with_budget(session, request.budget)

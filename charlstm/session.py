@@ -128,14 +128,7 @@ class Session:
             saver.save_run()
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
         except MemoryError as error:  # in mid-step the state is not one to save
-            if self.state.step == 0 and not self.resumed:
-                self.path.unlink(missing_ok=True)  # random weights are of no use
-                raise CharlstmError(
-                    "out of memory before the first step: lower `hidden`, `layers` or `batch`"
-                ) from error
-            raise CharlstmError(
-                f"out of memory at step {self.state.step:,}: free some, and continue from the last save with 'charlstm resume {self.name}'"
-            ) from error
+            raise self._out_of_memory() from error
         except GeneratorExit:  # the caller has closed the generator
             if self.state.best_step == self.state.step:
                 list(saver.save_best(self._position()))
@@ -146,6 +139,16 @@ class Session:
         self._check_saved()
         early = planned is not None and self.state.step < planned
         yield self._finished(self.stop.reason or ("early_stop" if early else "done"))
+
+    def _out_of_memory(self) -> CharlstmError:
+        """Remove a run that has not taken a step, whose random weights are of no use; return what to tell the user."""
+        if self.state.step == 0 and not self.resumed:
+            self.path.unlink(missing_ok=True)
+            return CharlstmError("out of memory before the first step: lower `hidden`, `layers` or `batch`")
+        return CharlstmError(
+            f"out of memory at step {self.state.step:,}: free some, and continue from the last save with "
+            f"'charlstm resume {self.name}'"
+        )
 
     def _check_saved(self) -> None:
         if self.saver.failure is not None:

@@ -77,7 +77,7 @@ class TrainConfig(ModelSize):
     batch: Annotated[int, Range(1, 65536)] = 32
     seq: Annotated[int, Range(1, 65536)] = 64
     optimizer: Optimizer = "muon"
-    lr: Annotated[float | None, Range(0, 1e6, open="low")] = None  # None: the optimizer's entry in `LEARNING_RATES`
+    lr: Annotated[float | None, Range(0, open="low")] = None  # None: the optimizer's entry in `LEARNING_RATES`
     clip: Annotated[float, Range(0, 1e100)] = 1.0
     val_fraction: Annotated[float, Range(0, 0.5)] = 0.1
     eval_every: Annotated[int, COUNT] = 0  # in steps; 0: about `EVALUATIONS` times per run

@@ -27,10 +27,10 @@ DOORS = {
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {
         "charlstm.storage.atomic",
-        "charlstm.storage.runs",
         "charlstm.inference.novelty",
         "charlstm.text.lines",
         "charlstm.text.prompt",
+        "charlstm.storage.runs",
     },
     "charlstm.cli.runs": {"charlstm.storage.manage"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},

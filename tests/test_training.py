@@ -16,7 +16,7 @@ from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, Budget, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
-from charlstm.text import corpus
+from charlstm.text import batches, corpus
 from charlstm.training import advice, loop, schedule, state
 from charlstm.training.budget import Planner, take_budget
 from charlstm.training.schedule import Schedule
@@ -178,7 +178,7 @@ def test_a_row_of_the_history_is_a_mean_since_the_row_before(text: Path) -> None
 
 def test_the_training_loop_resets_the_streams_that_a_window_names(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, *ids = begin(text, steps=200)
-    monkeypatch.setattr(loop, "RESET_CHARS", 30)  # three windows
+    monkeypatch.setattr(batches, "RESET_CHARS", 30)  # three windows
     started = []
     forward = loop.DataParallel.loss_and_gradients
 

@@ -97,18 +97,18 @@ def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
     return sorted(changed, key=lambda name: (name != BUILT_IN, changed[name]), reverse=True), skipped
 
 
-def skipped(folder: Path) -> str:
-    """Return one sentence on what was skipped in search of the newest run, or an empty string."""
-    others = [f"{path.name} is {what}" for path, what in sorted(list_runs(folder)[1].items())]
-    return f"skipped in {folder}: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
-
-
 def check_folder(folder: Path) -> None:
     """Raise a UsageError if a checkpoint folder that the user chose does not exist; the default one may be missing."""
     if folder != RUNS and not folder.is_dir():
         raise UsageError(
             f"there is no folder {folder}: give the folder of your runs with `checkpoints`, or leave it out"
         )
+
+
+def skipped(folder: Path) -> str:
+    """Return one sentence on what was skipped in search of the newest run, or an empty string."""
+    others = [f"{path.name} is {what}" for path, what in sorted(list_runs(folder)[1].items())]
+    return f"skipped in {folder}: {', '.join(others[:5])}{' and more' if len(others) > 5 else ''}" if others else ""
 
 
 def find_run(run: str | None, folder: Path, *, best: bool) -> Path:

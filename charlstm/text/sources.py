@@ -82,7 +82,7 @@ def find_again(sources: Sequence[str]) -> tuple[str, ...]:
     found = [source if source == STDIN else str(built_in) if source == BUILT_IN else source for source in sources]
     for path in found:
         if path != STDIN and not _is_file(path):
-            raise CorpusError(f"the text {path} is missing")
+            raise CorpusError(f"the text {path[:200]} is missing, or is not a file")
     return tuple(found)
 
 

@@ -68,8 +68,7 @@ def fit_torch(text: str, hidden: int, steps: int, lr: float, seed: int, optimize
     import torch
 
     from charlstm.text import corpus
-    from charlstm.text.batches import Batches, Cursor
-    from charlstm.training.loop import RESET_CHARS
+    from charlstm.text.batches import RESET_CHARS, Batches, Cursor
     from charlstm.training.schedule import Schedule
 
     read = corpus.read((text,))
