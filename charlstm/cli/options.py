@@ -230,15 +230,13 @@ TopP = Annotated[
     float, option("--top-p", "Choose among the likeliest characters that together have this probability.", CHOICE)
 ]
 MinP = Annotated[
-    float,
-    option("--min-p", "Choose among characters at least X times as likely as the likeliest (0: all).", CHOICE),
+    float, option("--min-p", "Choose among characters at least X times as likely as the likeliest (0: all).", CHOICE)
 ]
 Temps = Annotated[
     str, option("--temps", "Write at each of these temperatures, as in 0.4,0.7,1.0.", CHOICE, show_default=False)
 ]
 SampleSeed = Annotated[
-    int | None,
-    option("--seed", "Random seed (default: a random one, printed on stderr).", CHOICE, show_default=False),
+    int | None, option("--seed", "Random seed (default: a random one, printed on stderr).", CHOICE, show_default=False)
 ]
 Length = Annotated[
     int | None,
@@ -259,8 +257,7 @@ MaxChars = Annotated[
     ),
 ]
 NoCopy = Annotated[
-    int,
-    option("--no-copy", "Write no passage of N characters that is in the training text (0: any).", ENDING),
+    int, option("--no-copy", "Write no passage of N characters that is in the training text (0: any).", ENDING)
 ]
 Stop = Annotated[
     str,
@@ -300,9 +297,7 @@ Count = Annotated[int, option("-n --count", "Number of texts to generate.", ENDI
 Novelty = Annotated[
     bool,
     option(
-        "--novelty",
-        "Report on stderr how much of the sample is copied from the training text.",
-        show_default=False,
+        "--novelty", "Report on stderr how much of the sample is copied from the training text.", show_default=False
     ),
 ]
 Interactive = Annotated[

@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -216,7 +217,7 @@ def batch(given: tuple[Path, list[tuple[int, str, Any]], list[Path]]) -> Found:
             for complaint in (name for name, holds in complaints.items() if holds):
                 shown = status if isinstance(status, str) else printed[-300:]
                 found.broken.append(f"{complaint}: {command}, {good[base].name}, {what} ({seconds:.1f} s): {shown}")
-    found.most_mb = hostile.megabytes(__import__("resource").getrusage(__import__("resource").RUSAGE_SELF))
+    found.most_mb = hostile.megabytes(resource.getrusage(resource.RUSAGE_SELF))
     return found
 
 
@@ -245,7 +246,13 @@ def main() -> None:
                 total.broken += found.broken
                 total.slowest_s = max(total.slowest_s, found.slowest_s)
                 total.most_mb = max(total.most_mb, found.most_mb)
-                count += 1
+                count += len(found.broken)
+                print(
+                    f"{sum(total.outcomes.values()) // len(COMMANDS)} files, {count} broken",
+                    end="\r",
+                    file=sys.stderr,
+                    flush=True,
+                )
         if any(snapshot(root).get(path) != content for path, content in outside.items()):
             total.broken.append("touched: a file outside the folder")
     if total.most_mb > MUCH_MB:

@@ -10,6 +10,7 @@ down only if a command that may overwrite said that it did. In the end the file 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import re
@@ -104,9 +105,10 @@ def race(folder: Path, modes: tuple[str, str], how: str, exists: bool, rng: np.r
         look(path, pair)
         ready = processes[0].poll() is not None if how.endswith("afterwards") else time.monotonic() > began + wait_s
         if not fed and ready and processes[1].poll() is None:
-            with open(folder / "pipe", "w", encoding="utf-8") as pipe:
-                pipe.write(TEXT)
-            fed = True
+            with contextlib.suppress(OSError):  # nobody reads it yet, or any more
+                with open(os.open(folder / "pipe", os.O_WRONLY | os.O_NONBLOCK), "w", encoding="utf-8") as pipe:
+                    pipe.write(TEXT)
+                fed = True
     look(path, pair)
     errors = [process.communicate()[1] for process in processes]
     status = [process.returncode for process in processes]
