@@ -1,6 +1,6 @@
 """Every field of a checkpoint's JSON at its edges and beyond, through every command that reads one.
 
-    python -m tests.experiments.fields [--files 6000] [--seed 1]
+    python -m tests.experiments.fields [--files 6000] [--first 0] [--seed 1]
 
 Each file is a good one in which one value, or two, became 0, -1, 2^31, 2^63, 10^400, something of another type, or nothing at all. It goes through
 `sample`, `info`, `eval` and `resume`, in batches that share a process. What must hold: one sentence or none, no traceback, nothing over 3 seconds or
@@ -226,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.experiments.fields")
     parser.add_argument("--files", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="Begin with this one.")
     parser.add_argument("--only", default="", help="Only changes that contain this text.")
     options = parser.parse_args()
     os.environ.update(TERM="dumb", NO_COLOR="1", COLUMNS="100")
@@ -238,7 +239,7 @@ def main() -> None:
         made = [
             case for case in cases(metas, options.files, np.random.default_rng(options.seed)) if options.only in case[1]
         ]
-        outside = snapshot(root)
+        made, outside = made[options.first :], snapshot(root)
         batches = [(root, made[k : k + BATCH], good) for k in range(0, len(made), BATCH)]
         with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
             for found in pool.imap_unordered(batch, batches):
