@@ -15,7 +15,6 @@ from charlstm import events
 from charlstm.errors import CharlstmError, DivergenceError, SaveError
 from charlstm.inference import evaluation, ngram
 from charlstm.settings import RunOptions
-from charlstm.storage import checkpoint
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import RunFiles
 from charlstm.storage.saver import CheckpointSaver
@@ -98,8 +97,7 @@ class Session:
         yield from saver.save(self._position())
         if saver.failure is not None:  # nothing is lost by stopping now
             raise saver.failure
-        if self.state.best_step is None:
-            saver.drop_best()
+        saver.drop_old_best()
         preview = Preview(self.state, self.options, self.train_ids, self.clock)
         planner = Planner(self.state, self.windows, len(self.val_ids), self.clock)
         planned = self.state.schedule.last
@@ -127,8 +125,7 @@ class Session:
                     now_s = self.clock()
                     next_save = now_s + max(self.options.save_every_s, (now_s - before_s) / SAVING_SHARE)
         except DivergenceError as error:
-            self.lock.keep()
-            checkpoint.save_run(self.path, self.state)
+            saver.save_run()
             raise DivergenceError(f"{error}; the last good state is in {self.path}") from error
         except MemoryError as error:  # in mid-step the state is not one to save
             raise self._out_of_memory() from error

@@ -36,7 +36,7 @@ DOORS = {
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""
-LONG: set[object] = {"charlstm.storage.checkpoint", ("charlstm.nn.lstm", "forward"), ("charlstm.nn.lstm", "backward")}
+LONG: set[object] = {("charlstm.nn.lstm", "forward"), ("charlstm.nn.lstm", "backward")}
 """What may be long: it is read beside its equations."""
 
 
@@ -88,7 +88,7 @@ def rung(module: str) -> str:
 
 def test_there_are_modules_to_look_at() -> None:
     assert len(MODULES) > 60
-    assert own("charlstm.session") > {"charlstm.training.loop", "charlstm.storage.checkpoint"}
+    assert own("charlstm.session") > {"charlstm.training.loop", "charlstm.storage.saver"}
     assert {rung(m) for m in MODULES} == {*LADDER, *GROUND, "display", "__init__", "__main__"}
 
 

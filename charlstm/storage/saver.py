@@ -57,22 +57,33 @@ class CheckpointSaver:
                 with contextlib.suppress(OSError):
                     leftover.unlink()
 
-    def drop_best(self) -> None:
-        """Remove the best model of the run that this one overwrote; called once this run is on disk.
+    def drop_old_best(self) -> None:
+        """Remove the best model of the run that this one replaced; called once this run is on disk.
 
         Raises:
             SaveError: the file can't be removed.
         """
+        if self.state.best_step is not None:
+            return  # it is this run's own
         try:
             self.files.best.unlink(missing_ok=True)
         except OSError as error:
             raise SaveError(f"{self.files.best} can't be removed: {error.strerror}; delete it by hand") from error
 
+    def save_run(self) -> None:
+        """Save the run.
+
+        Raises:
+            SaveError: the file can't be written.
+            LockedError: another process took the run over.
+        """
+        self.lock.keep()
+        checkpoint.save_run(self.files.latest, self.state)
+
     def save(self, position: dict[str, Any]) -> Iterator[events.Event]:
         """Save the run, and a best model that is not on disk yet; `position` is that in the run, for events."""
-        self.lock.keep()
         try:
-            checkpoint.save_run(self.files.latest, self.state)
+            self.save_run()
             yield events.Saved(**position, path=str(self.files.latest), best=False)
             if self.best is not None:
                 checkpoint.save_model(self.files.best, self.state, self.best)
