@@ -58,11 +58,10 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     check_name(files.name)
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
-    old = _existing(request, files)
-    text = corpus.read(sources, old.text.options if old else request.reading)
-    made = (
-        None if old else _new_run(request, text)
-    )  # what does not fit into memory is refused before anything is written
+    seen = _existing(request, files)
+    text = corpus.read(sources, seen.text.options if seen else request.reading)
+    # What does not fit into memory is refused before anything is written.
+    made = None if seen else _new_run(request, text)
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
         return _with_lock(request, files, text, stop, lock, notes, made)

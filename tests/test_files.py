@@ -61,7 +61,7 @@ def test_what_is_no_regular_file_is_written_through_and_stays(charlstm: Program,
     copy_run(5)
     os.mkfifo("fifo")
     read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(Path("fifo").read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(Path("fifo").read_bytes()), daemon=True)
     reader.start()
     assert charlstm("sample", "--length", 20, "--seed", 1, "--output", "fifo").status == 0
     reader.join(10)

@@ -73,8 +73,7 @@ def _replace(path: Path, old: os.stat_result | None, write: typing.Callable[[Bin
     stem = f".{path.name}" if len(os.fsencode(path.name)) <= LONGEST_NAME else ""
     beside = path.with_name(f"{stem}.{os.getpid()}.tmp")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)  # noqa: PTH108  # of a killed process that had the same number
+        beside.unlink(missing_ok=True)  # of a process that was killed, and had the same number
         private = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
         with open(os.open(beside, private, 0o666 if old is None else 0o600), "wb") as file:
             write(file)

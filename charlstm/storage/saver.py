@@ -60,6 +60,8 @@ class CheckpointSaver:
     def drop_old_best(self) -> None:
         """Remove the best model of the run that this one replaced; called once this run is on disk.
 
+        Of a symbolic link, the link is removed, and what it leads to stays.
+
         Raises:
             SaveError: the file can't be removed.
         """
