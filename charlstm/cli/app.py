@@ -262,6 +262,7 @@ def info(
             "Draw the curves in this .png or .svg file (needs matplotlib).",
             show_default=False,
             callback=expanded,
+            readable=False,
         ),
     ] = None,
     checkpoints: Checkpoints = RUNS,

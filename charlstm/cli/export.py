@@ -20,7 +20,11 @@ def export(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="File to write; .html or .safetensors.", show_default=False, callback=expanded
+            metavar="FILE",
+            help="File to write; .html or .safetensors.",
+            show_default=False,
+            callback=expanded,
+            readable=False,
         ),
     ],
     bits: Annotated[int, option("--bits", "Bits per weight of a page: 16 or 8.")] = 16,

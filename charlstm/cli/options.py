@@ -320,6 +320,7 @@ Output = Annotated[
         "Write to this file, replacing it only once the output is complete ('-': standard output).",
         show_default=False,
         callback=expanded,
+        readable=False,
     ),
 ]
 
