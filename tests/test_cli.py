@@ -245,8 +245,8 @@ def test_the_bar_is_drawn_on_stderr(charlstm: Program, text: Path) -> None:
 
 def test_a_time_budget_is_kept(charlstm: Program, text: Path) -> None:
     began = time.monotonic()
-    assert charlstm("train", text, "--minutes", 0.02, *SMALL).status == 0
-    assert 0.6 < time.monotonic() - began < 6
+    assert charlstm("train", text, "--minutes", 0.04, *SMALL).status == 0
+    assert 1.0 < time.monotonic() - began < 8
     told = json.loads(charlstm("info", "--json").out)
     assert told["step"] == told["steps"] > 20
 
