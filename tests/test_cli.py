@@ -403,7 +403,7 @@ def test_a_run_that_was_killed_leaves_a_whole_file(text: Path, folder: Path) -> 
 
 @slow
 def test_a_closed_pipe_ends_quietly(folder: Path) -> None:
-    process = spawn("sample", "--length", 0, "--seed", 1, cwd=folder)
+    process = spawn("sample", "-q", "--length", 0, "--seed", 1, cwd=folder)
     assert process.stdout is not None
     assert len(process.stdout.read(100)) == 100
     process.stdout.close()
