@@ -21,7 +21,6 @@ from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, 
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import corpus
 from charlstm.text.sources import STDIN, default_name, find, find_again
-from charlstm.text.vocabulary import Vocabulary, describe_some
 from charlstm.training import loop
 from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
@@ -60,7 +59,8 @@ def start(request: TrainRequest, stop: Stop) -> Session:
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     seen = _existing(request, files)
     text = corpus.read(sources, seen.text.options if seen else request.reading)
-    made = None if seen else _new_run(request, text)  # refuses what does not fit into memory before anything is written
+    # What does not fit into memory is refused before anything is written.
+    made = None if seen else _new_run(request, text)
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
         return _with_lock(request, files, text, stop, lock, notes, made)
@@ -115,7 +115,7 @@ def _with_lock(
             session = _resumed(ResumeRequest(files.name, request.budget, request.options), files, stop, lock, text)
             session.notes += _ignored(request, session.state)
             return session
-        notes.append(f"the text has changed ({_what_changed(old.text, old.char_model.vocabulary, text)})")
+        notes.append(f"the text has changed ({corpus.what_changed(old.text, old.char_model.vocabulary, text)})")
         request, made = replace(request, init_from=files.name), None
     elif (step := _saved_step(files)) is not None:
         notes.append(f"replaces the run {files.name!r}, which was saved at step {step:,}")
@@ -290,22 +290,10 @@ def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.
             raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
     if (text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars):
         raise CorpusError(
-            f"the text of {name!r} has changed ({_what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
+            f"the text of {name!r} has changed ({corpus.what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
             f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
         )
     return text
-
-
-def _what_changed(then: corpus.TextInfo, vocabulary: Vocabulary, now: corpus.Corpus) -> str:
-    """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
-    known = set(vocabulary.characters)
-    if now.info.chars > then.chars and now.begins_with(then):
-        return f"{now.info.chars - then.chars:,} characters were appended"
-    if now.info.chars != then.chars:
-        return f"{then.chars:,} characters then, {now.info.chars:,} now"
-    if new := [c for c in now.vocabulary.characters if c not in known]:
-        return f"it now contains {describe_some(new)}"
-    return f"it still has {then.chars:,} characters, but not the same ones"
 
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:

@@ -245,8 +245,8 @@ def test_the_bar_is_drawn_on_stderr(charlstm: Program, text: Path) -> None:
 
 def test_a_time_budget_is_kept(charlstm: Program, text: Path) -> None:
     began = time.monotonic()
-    assert charlstm("train", text, "--minutes", 0.02, *SMALL).status == 0
-    assert 0.6 < time.monotonic() - began < 6
+    assert charlstm("train", text, "--minutes", 0.04, *SMALL).status == 0
+    assert 1.0 < time.monotonic() - began < 8
     told = json.loads(charlstm("info", "--json").out)
     assert told["step"] == told["steps"] > 20
 
@@ -403,7 +403,7 @@ def test_a_run_that_was_killed_leaves_a_whole_file(text: Path, folder: Path) -> 
 
 @slow
 def test_a_closed_pipe_ends_quietly(folder: Path) -> None:
-    process = spawn("sample", "--length", 0, "--seed", 1, cwd=folder)
+    process = spawn("sample", "-q", "--length", 0, "--seed", 1, cwd=folder)
     assert process.stdout is not None
     assert len(process.stdout.read(100)) == 100
     process.stdout.close()

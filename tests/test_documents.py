@@ -110,6 +110,8 @@ def test_every_block_of_python_compiles_and_one_that_imports_runs(block: Block, 
                 "\n".join(line.split("  #")[0] for line in code.splitlines() if other not in line),
             )
         )
+    if "import torch" in code:
+        pytest.importorskip("torch", reason="needs PyTorch")
     if starts(block):
         environment = documents.furnish(folder, runs, code) | {"PYTHONPATH": str(ROOT)}
         for name in set(re.findall(r"checkpoints/(\w+)", code)):

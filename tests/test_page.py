@@ -16,6 +16,7 @@ from charlstm.export.page import Facts, build
 from charlstm.export.weights import pack, unpack
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.stepper import Stepper
 from charlstm.nn.types import Array, Arrays
 from tests.browser import CHROMIUM, Browser, Page
 
@@ -68,9 +69,9 @@ class Run:
         about = {"name": "a run", "sources": ["a text.txt"], "chars": 12345, "val_nats": 1.234} | facts
         return build(self.config, self.params, self.characters, Facts(**about), bits=self.bits)
 
-    def stepper(self) -> model.Stepper:
+    def stepper(self) -> Stepper:
         """The same weights in Python."""
-        return model.Stepper(unpack(pack(self.params, self.bits)), self.config, 1)
+        return Stepper(unpack(pack(self.params, self.bits)), self.config, 1)
 
 
 RUNS = {

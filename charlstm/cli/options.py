@@ -48,12 +48,9 @@ def expanded(path: Path | None) -> Path | None:
     return None if path is None else expand(path)
 
 
-ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
-
-
 def unescape(text: str) -> str:
     """Return a text in which \\n, \\t and \\\\ are a newline, a tab and a backslash."""
-    return re.sub(r"\\([nt\\])", lambda match: ESCAPES[match[1]], text)
+    return re.sub(r"\\([nt\\])", lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), text)
 
 
 def parse_temps(temps: str) -> list[float]:

@@ -203,3 +203,15 @@ class _Builder:
             part = ids[start : start + BLOCK_CHARS]
             part[:] = places[part]
         return ids, Vocabulary("".join(map(chr, order)))
+
+
+def what_changed(then: TextInfo, vocabulary: Vocabulary, now: Corpus) -> str:
+    """Describe how a text differs from the training text, as far as length, hash and characters reveal it."""
+    known = set(vocabulary.characters)
+    if now.info.chars > then.chars and now.begins_with(then):
+        return f"{now.info.chars - then.chars:,} characters were appended"
+    if now.info.chars != then.chars:
+        return f"{then.chars:,} characters then, {now.info.chars:,} now"
+    if new := [c for c in now.vocabulary.characters if c not in known]:
+        return f"it now contains {describe_some(new)}"
+    return f"it still has {then.chars:,} characters, but not the same ones"

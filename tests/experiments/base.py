@@ -522,7 +522,11 @@ def check(base: Path, evaluated: list[Path]) -> int:
 
 def main() -> None:
     """Collect or check."""
-    parser = argparse.ArgumentParser(prog="python -m tests.experiments.base", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.experiments.base",
+        description=__doc__.split("\n")[0],
+        epilog="collect FOLDER [--extra TEXT ...] [--avoid TEXT ...]; check BASE TEXT ...; pack SOURCE TARGET",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     collecting = commands.add_parser("collect")
     collecting.add_argument("folder", type=Path)

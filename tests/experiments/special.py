@@ -3,8 +3,8 @@
     python -m tests.experiments.special [ROW ...]
 
 Fourteen kinds of file (device, FIFO, socket, directory, links that dangle, loop, lead elsewhere or to a good file, hard links,
-read-only, unreadable, empty, growing, removed) take the place of what each command reads or writes. The table says how each command ended; a cell with "!"
-broke a promise: a traceback, more than one sentence, a wait without end, or a file elsewhere that is not as it was. POSIX only.
+read-only, unreadable, empty, growing, removed) take the place of what each command reads or writes. The table says how each
+command ended; a cell with "!" broke a promise: a traceback, more than one sentence, a wait without end, or a file elsewhere that is not as it was. POSIX only.
 """
 
 from __future__ import annotations
