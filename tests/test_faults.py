@@ -19,7 +19,7 @@ import pytest
 from charlstm import events, launch, session
 from charlstm.errors import SaveError
 from charlstm.settings import Budget, RunOptions, TrainRequest
-from charlstm.storage import checkpoint, saver
+from charlstm.storage import atomic, checkpoint, saver
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import RunFiles
 from charlstm.training.control import Stop
@@ -315,7 +315,12 @@ def test_a_run_that_is_overwritten_keeps_its_best_model_until_the_new_one_is_on_
 ) -> None:
     before = BEST.read_bytes()
     again = ("train", text, "--steps", 3, "--val-fraction", 0, "--if-exists", "overwrite", *SMALL)
-    with faults.in_saves(Fault(1, "ENOSPC")):
+
+    def full(path: Path, *_: object) -> None:
+        raise SaveError(f"{path} can't be written: No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic, "write_atomically", full)
         assert charlstm(*again).status == 1
     assert BEST.read_bytes() == before
     assert charlstm(*again).status == 0

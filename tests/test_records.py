@@ -157,7 +157,8 @@ def test_another_separator_keeps_the_line_ends_of_a_record(folder: Path) -> None
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    posts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r")), min_size=1), size=st.integers(1, 50)
+    posts=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\0")), min_size=1),
+    size=st.integers(1, 50),
 )
 def test_whatever_pythons_writers_write_is_read_back(folder: Path, posts: list[str], size: int) -> None:
     wanted = [post.strip() for post in posts if post.strip()]
