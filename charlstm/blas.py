@@ -9,7 +9,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 
 def prepare() -> None:
-    """Limit BLAS to one thread per product, because training gives each core its own shard: see `charlstm.workers`.
+    """Limit BLAS to one thread per product, because training gives each core its own shard: see `training.data_parallel`.
 
     Variables that the user has set win. The choice of kernels is left to BLAS: OpenBLAS detects AVX-512 by itself,
     unless OPENBLAS_CORETYPE is set.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 BLOCK = 64
-"""Steps per block of results that a worker of `side_by_side` sends."""
+"""Steps per block of results that a worker of `run_in_processes` sends."""
 
 T = TypeVar("T")
 

@@ -64,7 +64,7 @@ VALUES = {
     "restore": " resume",
     "continue": " resume",
 }
-"""The value that goes with an option whose synonym stands for both."""
+"""The value to add to an option if its synonym means the option together with that value."""
 ANSWERS = {
     **dict.fromkeys(("gpu", "gpus", "gpu-id", "gpuid", "device", "cuda", "opencl", "backend", "dtype", "compile", "fp16", "mps"), "charlstm runs on the CPU, so leave it out"),
     **dict.fromkeys(("decay-lr", "learning-rate-decay", "lr-decay", "warmup", "warmup-iters", "weight-decay", "beta1", "beta2", "momentum", "scheduler"), "the schedule and the optimizer need no settings beyond --optimizer and --lr, so leave it out"),

@@ -81,7 +81,7 @@ class Lock:
                 )
             if _is_at(handle, self.file):
                 break
-            os.close(handle)  # it was removed after it was opened, so whoever comes next would lock another
+            os.close(handle)  # it was removed after it was opened, so the next process would lock another file
         else:
             raise SaveError(f"{self.file} is removed again and again: find out which program does it")
         content = f"process {os.getpid()} on {socket.gethostname()}\n".encode("ascii", "backslashreplace")

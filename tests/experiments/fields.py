@@ -49,7 +49,7 @@ SOURCES: list[Any] = [
     ["/**/*"], ["/"], ["~"], ["."], ["-"], ["/dev/zero"], ["x" * 20_000_000], ["/no/such/file"] * 200_000, [""], ["\0"], ["\ud800"], ["fables"], ["pipe"],
 ]  # fmt: skip
 TEXT = "the cat sat at the mat; a sheep ate it all.\n" * 30
-"""Whoever writes with these letters can't write "nan" or "inf" by chance."""
+"""A file that uses only these letters can't contain "nan" or "inf" by chance."""
 NOT_FINITE = re.compile(r"\b(nan|inf|infinity)\b", re.IGNORECASE)
 COMMANDS = {
     "sample": ["--length", "20", "--seed", "1"],
