@@ -99,7 +99,7 @@ def test_a_long_text_does_not_ask_for_it(
     assert started_from("verses") is None
 
 
-def test_the_base_can_be_named_for_any_text(charlstm: Program, folder: Path) -> None:
+def test_the_base_can_be_named_for_any_text(charlstm: Callable[..., Result], folder: Path) -> None:
     Path("digits.txt").write_text("0123456789\n" * 60, encoding="utf-8")
     assert charlstm("train", "digits.txt", "--init-from", "english", *FEW).status == 0
     assert started_from("digits") == "english"
