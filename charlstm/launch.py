@@ -271,7 +271,9 @@ def _load(path: Path) -> TrainState:
 
 
 def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:
-    """Check that a text is that of a run; if it is not given, read it again, from where the request says it is now.
+    """Check that a text is that of a run, and return it with the run's ids.
+
+    If it is not given, it is read again, from where the request says it is now.
 
     Raises:
         UsageError: it came from standard input.
@@ -293,7 +295,7 @@ def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.
             f"the text of {name!r} has changed ({corpus.what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
             f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
         )
-    return text
+    return text.numbered_as(run.vocabulary)
 
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:

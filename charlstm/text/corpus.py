@@ -79,16 +79,21 @@ class Corpus:
             digest.update(part.tobytes().decode("utf-32-le").encode())
         return digest.hexdigest() == other.sha256
 
+    def numbered_as(self, vocabulary: Vocabulary) -> Corpus:
+        """Return this text with the ids of another vocabulary, which must have all its characters."""
+        if vocabulary == self.vocabulary:
+            return self
+        return replace(self, ids=vocabulary.translate(self.ids, self.vocabulary)[0], vocabulary=vocabulary)
+
     def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
         """Return this text with another vocabulary merged into its own, and a note on how many characters that knew."""
         both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
-        ids, _ = both.translate(self.ids, self.vocabulary)
         new = len(both) - len(other)
         known = len(self.vocabulary) - new
         note = f"it knows {known:,} of the text's {len(self.vocabulary):,} distinct characters" + (
             f", and the other {new:,} start untrained" if new else ""
         )
-        return Corpus(ids, both, self.info, self.notes), note
+        return self.numbered_as(both), note
 
 
 # -- read -------------------------------------------------------------------------------------------------------------
