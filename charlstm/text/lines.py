@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections import Counter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from charlstm.text.ids import TextIds, blocks
 from charlstm.text.vocabulary import Vocabulary
 
 QUANTILES = 64
@@ -23,18 +23,26 @@ CIRCLES, CIRCLE_CHARS = 3, 60
 """Repetitions of a passage, and their characters, that are no chance."""
 
 
-def line_quantiles(ids: NDArray[Any], vocabulary: Vocabulary) -> tuple[int, ...]:
+def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return `QUANTILES` + 1 evenly spaced quantiles of the lengths of a text's lines; () if no line ends.
 
     The lengths do not count the line end. What follows the last line end is not counted.
     """
     if "\n" not in vocabulary:
         return ()
-    ends = np.flatnonzero(ids == vocabulary.encode("\n")[0])
-    if not len(ends):
+    newline, last, counts = vocabulary.encode("\n")[0], -1, Counter[int]()
+    for start, block in blocks(ids):
+        ends = start + np.flatnonzero(block == newline)
+        if len(ends):
+            lengths, times = np.unique(np.diff(ends, prepend=last) - 1, return_counts=True)
+            counts.update(dict(zip(lengths.tolist(), times.tolist(), strict=True)))
+            last = int(ends[-1])
+    if not counts:
         return ()
-    lengths = np.sort(np.diff(ends, prepend=-1) - 1)
-    return tuple(lengths[np.arange(QUANTILES + 1) * (len(lengths) - 1) // QUANTILES].tolist())
+    lengths = np.array(sorted(counts))
+    up_to = np.cumsum([counts[k] for k in lengths.tolist()])  # lines of at most each length
+    places = np.arange(QUANTILES + 1) * (int(up_to[-1]) - 1) // QUANTILES
+    return tuple(lengths[np.searchsorted(up_to, places, side="right")].tolist())
 
 
 def sentence_ends(text: str, following: str) -> bool:
