@@ -194,6 +194,7 @@ def _only_writer(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:  # the file system does not support locks: take a name that nobody else takes
+                path.unlink(missing_ok=True)
                 path = path.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
                 file = stack.enter_context(open(os.open(path, flags, 0o600), "r+b"))
             if not _is_at(file, path):
