@@ -23,7 +23,7 @@ from charlstm.errors import CorpusError
 from charlstm.inference import evaluation, ngram, novelty
 from charlstm.inference.novelty import Passages, TrainingText
 from charlstm.settings import TextOptions
-from charlstm.text import cache, corpus, files, ids, numbering
+from charlstm.text import cache, corpus, files, ids, lines, numbering
 from charlstm.text.corpus import Corpus
 from charlstm.text.ids import MappedIds
 from charlstm.text.lines import QUANTILES, line_quantiles
@@ -140,6 +140,10 @@ def test_what_is_asked_of_ids_is_the_same(folder: Path, monkeypatch: pytest.Monk
     same(found.numbered_as(more), plain.numbered_as(more))
     assert isinstance(found.numbered_as(more).ids, MappedIds)
     same(found.first(60), plain.first(60))
+    with_newline = Vocabulary("\n" + "".join(sorted(set(plain.vocabulary.characters) - {"\n"})))
+    Path("one.txt").write_text("a line without an end " * 99)
+    line = read(Path("one.txt")).numbered_as(with_newline)
+    assert line_quantiles(line.ids, line.vocabulary) == ()
     (a, b), (c, d) = found.split(0.2), plain.split(0.2)
     assert evaluation.unigram_nats(a, b, V) == evaluation.unigram_nats(c, d, V)
     assert ngram.best(a, b, V) == ngram.best(c, d, V)
@@ -149,9 +153,10 @@ def test_what_is_asked_of_ids_is_the_same(folder: Path, monkeypatch: pytest.Monk
 
 def test_the_lengths_of_lines_are_those_of_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "BLOCK_CHARS", 50)
+    monkeypatch.setattr(lines, "LONG_LINE", 100)
     rng = random.Random(3)
     for count in (1, 2, 64, 65, 200):
-        lengths = [rng.choice([0, 1, 7, 120]) for _ in range(count)]
+        lengths = [rng.choice([0, 1, 7, 99, 100, 120, 260]) for _ in range(count)]
         words = "".join("a" * n + "\n" for n in lengths) + "a"
         vocabulary = Vocabulary("\na")
         expected = np.sort(lengths)[np.arange(QUANTILES + 1) * (count - 1) // QUANTILES]

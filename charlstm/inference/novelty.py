@@ -17,7 +17,7 @@ from charlstm.errors import CorpusError
 from charlstm.text import corpus
 from charlstm.text.cache import folder_of
 from charlstm.text.corpus import TextInfo
-from charlstm.text.ids import MappedIds, TextIds
+from charlstm.text.ids import MappedIds, TextIds, stored
 from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
@@ -75,7 +75,7 @@ class TrainingText:
         """
         m = min(chars, GRAM)
         stride = chars - m + 1
-        numbers = self.ids.raw if isinstance(self.ids, MappedIds) else self.ids
+        numbers, _ = stored(self.ids, np.empty(0, np.intp))
         wanted = np.unique(np.concatenate([self._grams(sample, m) for sample in samples]))
         if not len(wanted) or len(numbers) < chars:
             return
@@ -108,16 +108,9 @@ class TrainingText:
         found = [np.empty(0, np.uint64)]
         for start, end in zip(starts.tolist(), whole.tolist(), strict=True):
             if end - start >= m:
-                found.append(_gram_hashes(np.ascontiguousarray(self._numbers(ids[start:end])), m, 1))
+                text, numbers = stored(self.ids, ids[start:end])
+                found.append(_gram_hashes(numbers.astype(text.dtype), m, 1))
         return np.concatenate(found)
-
-    def _numbers(self, ids: NDArray[np.intp]) -> NDArray[Any]:
-        """Convert ids to what the text consists of in memory, or in its file."""
-        if not isinstance(self.ids, MappedIds):
-            return ids.astype(self.ids.dtype)
-        inverse = np.zeros(len(self.vocabulary), self.ids.raw.dtype)
-        inverse[self.ids.table] = np.arange(len(self.ids.table))
-        return inverse[ids]
 
     def decode(self, start: int, end: int) -> str:
         """Return a part of the text."""

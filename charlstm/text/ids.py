@@ -77,6 +77,13 @@ class MappedIds:
         """Return this view with table[id] in the place of each id."""
         return MappedIds(self.file, table[self.table], self.counts, self.path, self.part)
 
+    def numbers(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+        """Return the numbers in the file of some ids; -1 for one that the text does not have."""
+        inverse = np.full(int(max(self.table.max(), ids.max(initial=0))) + 1, -1, np.intp)
+        inverse[self.table] = np.arange(len(self.table))
+        numbers: NDArray[np.intp] = inverse[ids]
+        return numbers
+
     def count(self, V: int) -> NDArray[np.int64]:
         """Count each id, (V,), by reading the part or the rest of the file, whichever is shorter."""
         found = np.zeros(V, np.int64)
@@ -97,6 +104,14 @@ class MappedIds:
 
 TextIds: TypeAlias = "NDArray[Any] | MappedIds"
 """Ids of a text, (chars,)."""
+
+
+def stored(ids: TextIds, some: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+    """Return a text as it is stored in memory or in its file, without a copy, and some ids in the same form.
+
+    An id that the text in a file does not have becomes -1.
+    """
+    return (ids.raw, ids.numbers(some)) if isinstance(ids, MappedIds) else (ids, some)
 
 
 def blocks(ids: TextIds) -> Iterator[tuple[int, NDArray[Any]]]:

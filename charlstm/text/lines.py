@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import numpy as np
 
-from charlstm.text.ids import TextIds, blocks
+from charlstm.text.ids import TextIds, blocks, stored
 from charlstm.text.vocabulary import Vocabulary
 
 QUANTILES = 64
 """Number of equal parts that the sorted lengths of a text's lines are divided into."""
+LONG_LINE = 1 << 12
+"""Length in characters from which lines are counted one by one."""
 STOPS, WIDE_STOPS = ".!?…", "。！？"
 """Characters that end a sentence before a space, and those that end one before anything."""
 CLOSERS = "\"'”’»)]}」』）"
@@ -30,19 +31,22 @@ def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     """
     if "\n" not in vocabulary:
         return ()
-    newline, last, counts = vocabulary.encode("\n")[0], -1, Counter[int]()
-    for start, block in blocks(ids):
-        ends = start + np.flatnonzero(block == newline)
-        if len(ends):
-            lengths, times = np.unique(np.diff(ends, prepend=last) - 1, return_counts=True)
-            counts.update(dict(zip(lengths.tolist(), times.tolist(), strict=True)))
-            last = int(ends[-1])
-    if not counts:
+    text, numbers = stored(ids, vocabulary.encode("\n"))
+    newline = int(numbers[0])
+    if newline < 0:
         return ()
-    lengths = np.array(sorted(counts))
-    up_to = np.cumsum([counts[k] for k in lengths.tolist()])  # lines of at most each length
-    places = np.arange(QUANTILES + 1) * (int(up_to[-1]) - 1) // QUANTILES
-    return tuple(lengths[np.searchsorted(up_to, places, side="right")].tolist())
+    last, times, longer = -1, np.zeros(LONG_LINE, np.int64), [np.empty(0, np.int64)]
+    for start, block in blocks(text):
+        ends = start + np.flatnonzero(block == newline)
+        lengths = np.diff(ends, prepend=last) - 1
+        times += np.bincount(lengths[lengths < LONG_LINE], minlength=LONG_LINE)
+        longer.append(lengths[lengths >= LONG_LINE])
+        last = int(ends[-1]) if len(ends) else last
+    long_ones, up_to = np.sort(np.concatenate(longer)), np.cumsum(times)  # lines of at most each length
+    short, count = int(up_to[-1]), int(up_to[-1]) + len(long_ones)
+    places = np.arange(QUANTILES + 1) * (count - 1) // QUANTILES
+    found = np.searchsorted(up_to, places[places < short], side="right").tolist()
+    return (*found, *long_ones[places[places >= short] - short].tolist()) if count else ()
 
 
 def sentence_ends(text: str, following: str) -> bool:
