@@ -24,11 +24,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from charlstm.text import corpus
+from charlstm.text.batches import Batches, Cursor
 
 BLOCK_LINES = 200_000
 SETTINGS = ("--init-from", "none", "--preview-every", "1", "--eval-every", "1000000", "--display", "json")
 SMALL_BYTES = 10_000_000
+WINDOWS = 2000
 LATIN, CYRILLIC = "abcdefghijklmnopqrstuvwxyz", "абвгдежзиклмнопрстуфхцчшщыэюя"
 
 
@@ -40,6 +44,7 @@ class Ran(NamedTuple):
     first_step_s: float  # from the start of the process
     cpu_s: float
     pss_mb: float  # largest of any of its processes, without mapped ids
+    total_mb: float  # largest of all of them together
     mapped_mb: float  # largest resident part of mapped ids
 
 
@@ -86,15 +91,17 @@ def run(*words: object, cache: Path) -> Ran:
     )
     assert job.stdout is not None
     os.set_blocking(job.stdout.fileno(), False)
-    output, first, pss, mapped = b"", 0.0, 0.0, 0.0
+    output, first, pss, total, mapped = b"", 0.0, 0.0, 0.0, 0.0
     while job.poll() is None:
         output += job.stdout.read() or b""
         if not first and b'"progress"' in output:
             first = time.monotonic() - began
+        together = 0.0
         for pid in processes(job.pid):
             with contextlib.suppress(OSError, ValueError):
                 own, ids = rollup(pid)
-                pss, mapped = max(pss, own), max(mapped, ids)
+                pss, mapped, together = max(pss, own), max(mapped, ids), together + own
+        total = max(total, together)
         time.sleep(0.05)
     output += job.stdout.read() or b""
     if job.returncode:
@@ -102,7 +109,7 @@ def run(*words: object, cache: Path) -> Ran:
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     events = [json.loads(line) for line in output.splitlines()]
-    return Ran(events, time.monotonic() - began, first, cpu, pss, mapped)
+    return Ran(events, time.monotonic() - began, first, cpu, pss, total, mapped)
 
 
 def encode(path: Path, cache: Path | None) -> str:
@@ -112,6 +119,19 @@ def encode(path: Path, cache: Path | None) -> str:
     return (
         f"{size / (time.monotonic() - wall):.0f} MB/s ({size / (time.process_time() - cpu):.0f} per second of CPU time)"
     )
+
+
+def window_us(text: Path, cache: Path | None) -> float:
+    """Return the CPU time in microseconds that the ids of a window take."""
+    batches, cursor, rng = (
+        Batches(corpus.read([str(text)], cache=cache).ids, 32, 64, 32),
+        Cursor(),
+        np.random.default_rng(1),
+    )
+    before = time.process_time()
+    for _ in range(WINDOWS):
+        batches.next(cursor, rng)
+    return 1e6 * (time.process_time() - before) / WINDOWS
 
 
 def per_char(name: str, done: int, steps: int, cache: Path) -> float:
@@ -145,13 +165,17 @@ def main() -> None:
         other.unlink()
         first = run("train", text, "--steps", given.steps, *SETTINGS, *settings, cache=folder)
         started = next(event for event in first.events if event["event"] == "started")
+        planned = started["memory_bytes"] / 1e6
         print(
-            f"resident:        {first.pss_mb:.0f} MB per process at most, and {first.mapped_mb:.0f} MB of the mapped file"
+            f"resident:        {first.pss_mb:.0f} MB per process at most, {first.total_mb:.0f} MB in all ({planned:.0f} planned)"
         )
-        print(f"planned:         {started['memory_bytes'] / 1e6:.0f} MB for all processes")
+        print(f"mapped:          {first.mapped_mb:.0f} MB of the file are resident")
         print(f"train, cached:   first step after {first.first_step_s:.1f} s")
         again = run("resume", "large", "--steps", given.steps + 10, "--display", "json", cache=folder)
         print(f"resume:          first step after {again.first_step_s:.1f} s ({again.cpu_s:.1f} s of CPU time in all)")
+        print(
+            f"a window:        {window_us(text, folder):.0f} us from the file, {window_us(small, None):.0f} us from memory"
+        )
         print("CPU time per character in ns, large and small text in turns:")
         run("train", small, "--steps", given.steps + 10, *SETTINGS, *settings, cache=folder)
         ratios, done = [], given.steps + 10
