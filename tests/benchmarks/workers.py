@@ -203,7 +203,10 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
 
     def text(length: int) -> Iterator[list[str]]:
         return sampling.generate(
-            writer, SampleConfig(length=length, temperature=1, top_p=1), [np.random.default_rng(seed) for seed in range(n)], blas.cores()
+            writer,
+            SampleConfig(length=length, temperature=1, top_p=1),
+            [np.random.default_rng(seed) for seed in range(n)],
+            blas.cores(),
         )
 
     if length:
