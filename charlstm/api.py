@@ -245,6 +245,8 @@ def train(
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
     init_from: str | Path = AUTO,
+    val_file: str | Path | None = None,
+    unknown: Unknown = "error",
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -261,6 +263,8 @@ def train(
         if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
             from its weights if the text has changed.
         init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
+        val_file: a file to hold out; the texts are then trained on whole. None: the end of the text is held out.
+        unknown: what to do with characters of `val_file` that the texts do not have: "error", or "skip" them.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
         **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
             `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
@@ -272,7 +276,8 @@ def train(
     """
     budget, options, reading, overrides = _sort(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from)
+        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from),
+        str(val_file or ""), unknown,
     )  # fmt: skip
     return begin(request, stop)
 
@@ -282,6 +287,7 @@ def resume(
     *,
     checkpoints: str | Path = RUNS,
     text: str | Path | Sequence[str | Path] = (),
+    val_file: str | Path | None = None,
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -290,6 +296,7 @@ def resume(
     Args:
         run: the name or file of a run; None: the newest run.
         text: where its text is now, if it has moved.
+        val_file: where its held-out text is now, if that has a file of its own and has moved.
         checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
@@ -300,7 +307,8 @@ def resume(
     if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
         raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
     name = None if run is None else str(run)
-    return begin(ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text))), stop)
+    request = ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text)), str(val_file or ""))
+    return begin(request, stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:

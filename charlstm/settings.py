@@ -168,6 +168,8 @@ class TrainRequest:
     reading: TextOptions = TextOptions()
     if_exists: IfExists = "fail"
     init_from: str = AUTO  # a run whose weights to start from, or `AUTO` or `NONE`
+    val_file: str = ""  # the held-out text, as `sources.find` accepts it; "": the end of the text
+    unknown: Unknown = "error"  # what to do with characters of `val_file` that the text does not have
 
     def __post_init__(self) -> None:
         for name in self.overrides:
@@ -186,6 +188,7 @@ class ResumeRequest:
     options: RunOptions = RunOptions()
     folder: Path = RUNS
     texts: tuple[str, ...] = ()  # where its text is now; empty: where it was
+    val_file: str = ""  # where its held-out text is now, if that has a file of its own; "": where it was
 
 
 CONVERSATION_LENGTH = 300

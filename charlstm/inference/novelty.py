@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm.errors import CorpusError
-from charlstm.text import corpus
+from charlstm.text import again
 from charlstm.text.corpus import TextInfo
-from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -126,17 +124,7 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: 
     Raises:
         CorpusError: the text is missing, has changed, or came from standard input.
     """
-    if STDIN in info.sources:
-        raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `{setting}`")
-    try:
-        text = corpus.read(find_again(info.sources), info.options)
-    except CorpusError as error:
-        raise CorpusError(f"`{setting}` needs the text of {name!r}: {error}") from error
-    if text.info.sha256 != info.sha256:
-        raise CorpusError(
-            f"the text of {name!r} has changed ({info.chars:,} characters then, {text.info.chars:,} now): "
-            f"restore the old one, or leave out `{setting}`"
-        )
+    text = again.read_for(info, name, f"`{setting}`", f"leave out `{setting}`")
     return TrainingText(text.split(val_fraction)[0], text.vocabulary)
 
 

@@ -34,11 +34,20 @@ class TextInfo:
     field: str = TextOptions.field  # this and the rest are as in `TextOptions`; old files lack them
     separator: str = TextOptions.separator
     unescape: bool = TextOptions.unescape
+    held_out: TextInfo | None = None  # of the held-out text, if that is not the end of this one
 
     @property
     def options(self) -> TextOptions:
         """How the text was read."""
         return TextOptions(self.encoding, self.field, self.separator, self.unescape)
+
+    def same_as(self, other: TextInfo) -> bool:
+        """Return whether both are the same characters, with the same held-out text, wherever their files are."""
+        if self.held_out is None or other.held_out is None:
+            held_out = self.held_out is other.held_out
+        else:
+            held_out = self.held_out.same_as(other.held_out)
+        return held_out and (self.sha256, self.chars) == (other.sha256, other.chars)
 
 
 def train_chars(chars: int, val_fraction: float) -> int:
@@ -58,9 +67,16 @@ class Corpus:
     vocabulary: Vocabulary
     info: TextInfo
     notes: tuple[str, ...] = ()  # for the user, on what looks wrong with the text
+    held_out: Corpus | None = None  # a held-out text of its own; `info` has its identity
 
     def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the training text and the held-out tail, as views that do not overlap; see `train_chars`."""
+        """Return the training text and the held-out text.
+
+        The held-out text is one of its own if there is one, without the characters that this text does not have. Otherwise it
+        is the tail of this one, and both are views that do not overlap: see `train_chars`.
+        """
+        if self.held_out is not None:
+            return self.ids, self.vocabulary.translate(self.held_out.ids, self.held_out.vocabulary)[0]
         cut = train_chars(len(self.ids), val_fraction)
         return self.ids[:cut], self.ids[cut:]
 
@@ -82,20 +98,25 @@ class Corpus:
     def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
         """Return this text with another vocabulary merged into its own, and a note on how many characters that knew."""
         both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
-        ids, _ = both.translate(self.ids, self.vocabulary)
         new = len(both) - len(other)
         known = len(self.vocabulary) - new
         note = f"it knows {known:,} of the text's {len(self.vocabulary):,} distinct characters" + (
             f", and the other {new:,} start untrained" if new else ""
         )
-        return Corpus(ids, both, self.info, self.notes), note
+        return self.with_vocabulary(both), note
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Corpus:
+        """Return this text with ids of another vocabulary, which must have all its characters."""
+        if vocabulary == self.vocabulary:
+            return self
+        return replace(self, ids=vocabulary.translate(self.ids, self.vocabulary)[0], vocabulary=vocabulary)
 
 
 # -- read -------------------------------------------------------------------------------------------------------------
 
 
-def read(sources: Sequence[str], options: TextOptions = DEFAULTS) -> Corpus:
-    """Read and decode texts, and join them in order into one.
+def read(sources: Sequence[str], options: TextOptions = DEFAULTS, held_out: Sequence[str] = ()) -> Corpus:
+    """Read and decode texts, and join them in order into one; `held_out` are those of a held-out text, if it has files of its own.
 
     A BOM is removed, and CRLF and CR become LF. A BOM of UTF-16 or UTF-32 overrides an encoding of UTF-8. The bytes are
     read once, in blocks, and are never all in memory, except those of a .json file. Of a file that grows meanwhile, only
@@ -104,6 +125,9 @@ def read(sources: Sequence[str], options: TextOptions = DEFAULTS) -> Corpus:
     Raises:
         CorpusError: a text can't be read or decoded, is binary, or is too short to learn from.
     """
+    if held_out:
+        text, other = read(sources, options), read(held_out, options)
+        return replace(text, info=replace(text.info, held_out=other.info), held_out=other)
     codec = _codec(options.encoding)
     builder = _Builder()
     notes: list[str] = []

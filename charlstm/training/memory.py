@@ -34,9 +34,13 @@ def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
-def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int) -> int:
-    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    held_out = int(chars * config.val_fraction)
+def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, val_chars: int = 0) -> int:
+    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline.
+
+    `val_chars` is the length of a held-out text that is not part of the text.
+    """
+    chars += val_chars
+    held_out = val_chars or int(chars * config.val_fraction)
     ids = chars * np.min_scalar_type(shape.vocabulary - 1).itemsize
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
@@ -44,7 +48,9 @@ def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int) -> int:
     return BASE_BYTES + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
-def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, remedy: str | None = None) -> None:
+def check_memory(
+    shape: ModelConfig, config: TrainConfig, chars: int, remedy: str | None = None, val_chars: int = 0
+) -> None:
     """Raise a UsageError if training would take more memory than there is.
 
     Args:
@@ -52,8 +58,9 @@ def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, remedy: st
         config: settings of the run.
         chars: length of the text.
         remedy: what to do about it; None: lower a setting.
+        val_chars: length of a held-out text that is not part of the text.
     """
-    needed, available = training_bytes(shape, config, chars), available_bytes()
+    needed, available = training_bytes(shape, config, chars, val_chars), available_bytes()
     if available is not None and needed > available:
         large = weights_bytes(shape, config) > needed / 2
         lower = "lower `hidden` or `layers`" if large else "lower `batch` or `seq`, or give a shorter text"

@@ -172,7 +172,7 @@ def begin(
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
-    check_memory(shape, config, len(corpus.ids))
+    check_memory(shape, config, len(corpus.ids), val_chars=len(corpus.held_out.ids) if corpus.held_out else 0)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -200,4 +200,5 @@ def begin(
 
 def memory_bytes(run: TrainState) -> int:
     """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    return training_bytes(run.shape, run.config, run.text.chars)
+    held_out = run.text.held_out
+    return training_bytes(run.shape, run.config, run.text.chars, held_out.chars if held_out else 0)
