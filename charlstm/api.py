@@ -140,23 +140,9 @@ class Model:
         """Describe the characters of a text that the model never saw; return an empty string if there are none."""
         return describe_some(self.file.char_model.vocabulary.unknown(text))
 
-    def evaluate(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
-    ) -> float:
-        """Return the mean negative log-likelihood of a text in nats per character, at temperature 1.
-
-        Args:
-            text: a string, or a Corpus returned by `charlstm.api.read_text`.
-            prompt: text that precedes `text`, as in `sample`. The model then predicts every character of `text` from all
-                that precede it; "" starts it as `sample` does. With None, the first character is not predicted, and the
-                model reads a long text as several streams in parallel.
-            context: reset the state every this many characters, as models with a fixed context do; 0: never.
-            unknown: "error" raises a UsageError for characters that the model never saw, "skip" drops them.
-
-        Raises:
-            UsageError: the text is too short, or it has characters that the model never saw.
-        """
-        return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
+    def evaluate(self, text: str | Corpus, **how: Any) -> float:
+        """Return the mean negative log-likelihood of a text in nats per character, at temperature 1; `how` is as for `score`."""
+        return self.score(text, **how).mean_nats()
 
     def score(
         self,
@@ -166,12 +152,24 @@ class Model:
         context: int = 0,
         unknown: Unknown = "error",
         limit: int = 0,
+        adapt: bool = False,
     ) -> ScoredText:
         """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
 
-        `limit` is the number of characters of the text to use; 0: all.
+        Args:
+            text: a string, or a Corpus returned by `charlstm.api.read_text`.
+            prompt: text that precedes `text`, as in `sample`. The model then predicts every character of `text` from all
+                that precede it; "" starts it as `sample` does. With None, the first character is not predicted, and the
+                model reads a long text as several streams in parallel.
+            context: reset the state every this many characters, as models with a fixed context do; 0: never.
+            unknown: "error" raises a UsageError for characters that the model never saw, "skip" drops them.
+            limit: the number of characters of the text to use; 0: all.
+            adapt: learn from each part of the text after predicting it (dynamic evaluation); this model is not changed.
+
+        Raises:
+            UsageError: the text is too short, or it has characters that the model never saw.
         """
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit, adapt)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
@@ -183,6 +181,10 @@ class Model:
         from charlstm.export import files  # `sample` starts faster without it
 
         files.write(self.file, self.name, Path(path), bits, force)
+
+    def held_out_text(self) -> Corpus:
+        """Load the text that was held out in training; raise CorpusError if there is none, or it is missing or has changed."""
+        return scoring.read_held_out(self.text, self.settings.val_fraction, self.name)
 
     def training_text(self) -> TrainingText:
         """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""

@@ -166,15 +166,17 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     Returns:
         the run; its text, in the run's vocabulary; and notes for the user.
     """
-    overrides = dict(request.overrides)
+    overrides, notes = dict(request.overrides), []
     most = min(MOST_HELD_OUT, MOST_PROBABILITIES // len(text.vocabulary))
     if text.held_out is not None:
+        if overrides.pop("val_fraction", 0.0):
+            notes.append("ignored `val_fraction`: the held-out text is `val_file`")
         overrides["val_fraction"] = 0.0
     elif len(text.ids) * TrainConfig.val_fraction > most:
         overrides = {"val_fraction": most / len(text.ids)} | overrides
     train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
     weights, note = _weights(request, text, train_ids)
-    notes = [note]
+    notes.append(note)
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
