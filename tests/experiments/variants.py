@@ -55,6 +55,9 @@ class Recipe:
     decay_power: float = 0.0  # decay in proportion to (lr / peak) ** power
     orthogonal: float = 0.0  # draw every gate of U orthogonal, times this
     gates: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # factors on Muon's rate for i, f, o, g
+    rates: dict[str, float] = field(default_factory=dict)  # factors on Muon's rate, by parameter
+    rows: bool = False  # every row of Muon's change has length 1
+    residual: bool = False  # layers above the first add their input to their output
     averages: list[Arrays] = field(default_factory=list)
 
     def begin(self, run: state.TrainState) -> None:
@@ -66,8 +69,13 @@ class Recipe:
             for name in model.layer_names(run.shape):
                 for gate in np.split(run.params[f"{name}.U"], 4):
                     gate[...] = self.orthogonal * np.linalg.qr(rng.standard_normal(gate.shape))[0]
-        if self.gates != (1.0, 1.0, 1.0, 1.0):
+        if self.gates != (1.0, 1.0, 1.0, 1.0) or self.rates:
             optim.UPDATES["muon"] = self.muon_by_gate
+        if self.rows:
+            orthogonal = optim.orthogonal
+            optim.orthogonal = lambda G: unit_rows(orthogonal(G))
+        if self.residual:
+            add_residuals()
         self.hidden = model.hidden_matrices(run.shape)
         self.averages = [{name: p.copy() for name, p in run.params.items()} for _ in self.ema]
 
@@ -77,7 +85,7 @@ class Recipe:
         update = optim.muon(params, grads, slots, lr, t, pool)
         for name, old in before.items():
             for gate, old_gate, factor in zip(np.split(params[name], 4), np.split(old, 4), self.gates, strict=True):
-                gate += (factor - 1) * (gate - old_gate)
+                gate += (factor * self.rates.get(name, 1.0) - 1) * (gate - old_gate)
         return update
 
     def after(self, run: state.TrainState, lr: float) -> None:
@@ -90,6 +98,26 @@ class Recipe:
             keep = min(1 - 1 / (share * (run.schedule.last or 1)), run.step / (run.step + 9))
             for name, p in run.params.items():
                 average[name] += (1 - keep) * (p - average[name])
+
+
+def unit_rows(X: Any) -> Any:
+    """Rows of length 1."""
+    X /= np.maximum(np.sqrt(np.einsum("...k,...k->...", X, X)), 1e-6)[..., None]
+    return X
+
+
+def add_residuals() -> None:
+    """Make every layer above the first add its input to its output, before dropout."""
+    drop, backward = model._drop, lstm.backward
+
+    def sum_and_drop(y: Any, k: int, config: Any, work: Any, rng: Any) -> Any:
+        return drop(y if k == 0 else y + work.outputs[k - 1], k, config, work, rng)
+
+    def backward_both(params: Arrays, d_y: Any, *more: Any, **named: Any) -> Any:
+        grads, d_x, d_h, d_c = backward(params, d_y, *more, **named)
+        return grads, None if d_x is None else d_x + d_y, d_h, d_c
+
+    model._drop, lstm.backward = sum_and_drop, backward_both
 
 
 class Rotated(batches.Batches):
