@@ -49,11 +49,13 @@ class ScoredText:
 
         A long text is read on several cores, unless the model adapts to it.
         """
-        if self.adapt:
-            for places, nats in adaptation.char_nll(self.char_model.params, self.char_model.config, self.ids):
-                counted = places >= self.context_chars
-                yield places[counted], nats[counted]
-            return
+        params, config = self.char_model.params, self.char_model.config
+        blocks = adaptation.char_nll(params, config, self.ids) if self.adapt else self._blocks()
+        for places, nats in blocks:
+            counted = places >= self.context_chars
+            yield places[counted], nats[counted]
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         pairs = len(self.ids) - 1
         starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.context else self.context)
         cores = min(blas.cores(), len(starts)) if pairs >= PARALLEL_CHARS else 1
@@ -61,11 +63,10 @@ class ScoredText:
 
         def job(k: int) -> Iterator[list[tuple[NDArray[np.intp], NDArray[Any]]]]:
             with np.errstate(all="ignore"):  # the caller checks for losses that are not finite
-                for places, nats in evaluation.char_nll(
+                for block in evaluation.char_nll(
                     self.char_model.params, self.char_model.config, self.ids, starts[groups[k]], length
                 ):
-                    counted = places >= self.context_chars
-                    yield [(places[counted], nats[counted])]
+                    yield [block]
 
         nothing = np.zeros(0, np.intp), np.zeros(0, np.float32)
         for blocks in run_in_processes(job, [1] * cores, nothing):

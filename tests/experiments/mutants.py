@@ -150,7 +150,10 @@ FAULTS = (
     # -- session and launch
     fault("fine-tuning rate ignored", "training/autoconfig.py", "eval", 'settings["lr"] = factor * LEARNING_RATES', 'settings["lr"] = LEARNING_RATES'),
     fault("base taken where it does not suit", "storage/pretrained.py", "pretrained", "unigram_nats - LEAST_GAIN_NATS", "unigram_nats + LEAST_GAIN_NATS"),
-    fault("changed text of the same length accepted", "launch.py", "cli", "(text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars)", "text.info.chars != run.text.chars"),
+    fault("changed text of the same length accepted", "text/corpus.py", "cli held_out", "(self.sha256, self.chars) == (other.sha256, other.chars)", "self.chars == other.chars"),
+    fault("changed held-out text accepted", "text/corpus.py", "held_out", "held_out = self.held_out.same_as(other.held_out)", "held_out = True"),
+    fault("ids of another vocabulary after a resume", "launch.py", "held_out", "text = text.with_vocabulary(run.vocabulary)", "text = text"),
+    fault("learned from before it is predicted", "inference/adaptation.py", "eval", "yield start + 1 + np.arange(len(inputs)), loss.nll(logits, targets[:, 0])", "yield start + 1 + np.arange(len(inputs)), loss.nll(model.forward(params, config, inputs, state, work)[0], targets[:, 0])"),
     fault("run created meanwhile overwritten", "launch.py", "files", "    old = _existing(request, files)", "    old = None"),
     fault("every evaluation saved as the best", "session.py", "keeping", "events.Evaluated) and self.state.best_step == self.state.step", "events.Evaluated)"),
     fault("lock not given back", "storage/lock.py", "keeping api", "os.close(self.handle)", "os.fstat(self.handle)"),
@@ -169,7 +172,7 @@ FAULTS = (
     fault("environment wins over the command line", "cli/train.py", "cli", '_given(context, names, ("COMMANDLINE",)) or', '_given(context, names, ("ENVIRONMENT",)) or'),
     fault("all samples have one seed", "cli/sample.py", "cli sample", "range(seed, seed + count)", "[seed] * count"),
     fault("control characters of a sample raw", "cli/sample.py", "signals pipes", "visible(piece) if on_terminal", "piece if on_terminal"),
-    fault("bits are nats", "cli/evaluate.py", "eval", '"bits_per_char": bits(mean)', '"bits_per_char": mean'),
+    fault("bits are nats", "cli/scores.py", "eval", '"bits_per_char": bits(mean)', '"bits_per_char": mean'),
     # -- display
     fault("ESC reaches the terminal", "display/formatting.py", "display screen", "if point < 0x20:", "if point < 0x1B:"),
     fault("lost stream not noticed", "display/select.py", "display", "self.gone = True", "self.gone = False"),
