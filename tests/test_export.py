@@ -78,13 +78,15 @@ def test_weights_of_8_bits_are_off_by_half_a_step_of_their_row(config: ModelConf
 
 def test_fewer_bits_cost_little(capsys: pytest.CaptureFixture[str]) -> None:
     writer, ids = shipped()
-    tail = ids[len(ids) - len(ids) // 10 :]
-    work = model.Workspace.empty(writer.config, len(tail) - 1, 1)
+    N = 16  # stretches of the held-out tenth side by side
+    T = len(ids) // 10 // N
+    inputs, targets = (part.reshape(N, T).T for part in (ids[-N * T - 1 : -1], ids[-N * T :]))
+    work = model.Workspace.empty(writer.config, T, N)
 
     def loss(params: Arrays) -> float:
-        start = model.State.zero(writer.config, 1)
-        logits, _ = model.forward(params, writer.config, tail[:-1, None], start, work)
-        return float(losses.nll(logits, tail[1:]).mean(dtype=np.float64))
+        start = model.State.zero(writer.config, N)
+        logits, _ = model.forward(params, writer.config, inputs, start, work)
+        return float(losses.nll(logits, targets.reshape(-1)).mean(dtype=np.float64))
 
     full, half, eighth = (
         loss(params) for params in (writer.params, *(unpack(pack(writer.params, b)) for b in (16, 8)))
