@@ -66,7 +66,7 @@ def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -
     run, path = trained(text, optimizer=optimizer, dropout=0.3), folder / "run.npz"
     checkpoint.save_run(path, run)
     again = checkpoint.load_run(path)
-    for name in ("params", "slots", "snapshot"):
+    for name in ("params", "slots", "snapshot", "averaged"):
         before, after = getattr(run, name), getattr(again, name)
         assert before.keys() == after.keys()
         for key in before:
@@ -119,10 +119,22 @@ def test_a_model_to_sample_from_holds_no_more_than_that(text: Path, folder: Path
     checkpoint.save_model(path, run)
     found = checkpoint.load(path)
     assert not found.resumable
-    np.testing.assert_array_equal(found.char_model.params["out.W"], run.params["out.W"])
-    assert not any(name.startswith(("slot/", "good/", "state/")) for name in members(path))
+    np.testing.assert_array_equal(found.char_model.params["out.W"], run.averaged["out.W"])
+    assert not any(name.startswith(("slot/", "good/", "state/", "average/")) for name in members(path))
     with pytest.raises(CheckpointError, match="resume"):
         checkpoint.load_run(path)
+
+
+def test_the_averaged_weights_of_a_run_are_sampled_from_and_old_runs_have_none(text: Path, folder: Path) -> None:
+    run, path = trained(text), folder / "run.npz"
+    checkpoint.save_run(path, run)
+    np.testing.assert_array_equal(checkpoint.load(path).char_model.params["out.W"], run.averaged["out.W"])
+    with np.load(path) as arrays:
+        np.savez(folder / "old.npz", **{name: a for name, a in arrays.items() if not name.startswith("average/")})
+    old = checkpoint.load_run(folder / "old.npz")
+    for name, p in run.params.items():
+        np.testing.assert_array_equal(old.params[name], p)
+        np.testing.assert_array_equal(old.averaged[name], p)
 
 
 def test_a_number_that_is_not_finite_is_never_written(text: Path, folder: Path) -> None:

@@ -25,12 +25,12 @@ CGROUPS = (("", "memory.max", "memory.current", "inactive_file"),
 def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """Estimate the memory in bytes of everything in training that grows with the number of parameters.
 
-    All numbers are float32. Weights are stored twice (current and last good). Each shard has its gradients,
+    All numbers are float32. Weights are stored three times (current, averaged and last good). Each shard has its gradients,
     and about two copies of its weights in the layout that the loops need.
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
-    numbers = model.parameter_count(shape) * (2 + (5 if shape.dropout else 3) * config.shards)
+    numbers = model.parameter_count(shape) * (3 + (5 if shape.dropout else 3) * config.shards)
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 

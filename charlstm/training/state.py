@@ -115,6 +115,7 @@ class TrainState:
     params: Arrays
     slots: Arrays
     snapshot: Arrays  # weights of the last good snapshot
+    averaged: Arrays  # running average of the weights, which is evaluated, sampled from and saved as the best model
     recurrent_state: model.State
     cursor: Cursor
     batch_rng: np.random.Generator
@@ -186,6 +187,7 @@ def begin(
         params=params,
         slots=optim.empty_slots(config.optimizer, params, model.hidden_matrices(shape)),
         snapshot={name: p.copy() for name, p in params.items()},
+        averaged={name: p.copy() for name, p in params.items()},
         recurrent_state=model.State.zero(shape, batch),
         cursor=Cursor(),
         batch_rng=np.random.default_rng(batch_seed),

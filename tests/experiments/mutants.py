@@ -105,6 +105,7 @@ FAULTS = (
     fault("sums not reset at an evaluation", "training/loop.py", "training", "state.sums = type(sums)()", "state.sums = sums"),
     fault("optimizer slots not cleared at a recovery", "training/loop.py", "guard", "slot.fill(0)", "slot.fill"),
     fault("rate not lowered after a recovery", "training/loop.py", "guard", "state.schedule.lr(state.step) * state.guard.lr_scale", "state.schedule.lr(state.step)"),
+    fault("weights not averaged", "training/loop.py", "training", "optim.average(state.averaged, state.params, state.step)", "_copy(state.params, state.averaged)"),
     fault("snapshot never taken", "training/loop.py", "guard", "_copy(state.params, state.snapshot)", "_copy(state.snapshot, state.snapshot)"),
     fault("warm-up starts at zero", "training/schedule.py", "training", "(done + 1) / (warmup + 1)", "done / (warmup + 1)"),
     fault("decay does not end at its floor", "training/schedule.py", "training", "FINAL_LR + (1 - FINAL_LR) * 0.5", "FINAL_LR + 1 * 0.5"),
@@ -135,7 +136,7 @@ FAULTS = (
     fault("generators mixed up on load", "storage/checkpoint.py", "checkpoint", 'dropout_rng=schema.generator(run["dropout_rng"])', 'dropout_rng=schema.generator(run["batch_rng"])'),
     fault("non-finite numbers written", "storage/checkpoint.py", "checkpoint", 'if array.dtype.kind == "f" and not', 'if array.dtype.kind == "?" and not'),
     fault("vocabulary out of order accepted", "storage/checkpoint.py", "checkpoint", "(np.diff(points.astype(np.int64)) <= 0).any() or", "False or"),
-    fault("best weights kept by reference", "storage/saver.py", "keeping faults", "{name: p.copy() for name, p in self.state.params.items()}", "dict(self.state.params)"),
+    fault("best weights kept by reference", "storage/saver.py", "keeping faults", "{name: p.copy() for name, p in self.state.averaged.items()}", "dict(self.state.averaged)"),
     fault("sampling from the latest, not the best", "storage/runs.py", "keeping", "(files.best, files.latest) if best", "(files.latest, files.best) if best"),
     fault("true taken for a number", "storage/schema.py", "checkpoint", "(int, plain)) and not isinstance(value, bool)", "(int, plain))"),
     # -- inference

@@ -49,7 +49,9 @@ CONTEXT = 256
 class Recipe:
     """What the program does not do, or not yet: each is off by default."""
 
-    ema: tuple[float, ...] = ()  # averages of the weights over these fractions of the run, evaluated at its end
+    ema: tuple[
+        float, ...
+    ] = ()  # averages of the weights of all steps t, in proportion to t ** power, evaluated at the end
     rotate: bool = False  # streams of each epoch begin anywhere in the text, which is read as a ring
     decay: float = 0.0  # weight decay of the hidden matrices, times the rate
     decay_power: float = 0.0  # decay in proportion to (lr / peak) ** power
@@ -94,10 +96,9 @@ class Recipe:
             factor = 1 - self.decay * lr * (lr / run.config.peak_lr) ** self.decay_power
             for name in self.hidden:
                 run.params[name] *= factor
-        for share, average in zip(self.ema, self.averages, strict=True):
-            keep = min(1 - 1 / (share * (run.schedule.last or 1)), run.step / (run.step + 9))
+        for power, average in zip(self.ema, self.averages, strict=True):
             for name, p in run.params.items():
-                average[name] += (1 - keep) * (p - average[name])
+                average[name] += (power + 1) / (power + run.step) * (p - average[name])
 
 
 def unit_rows(X: Any) -> Any:
