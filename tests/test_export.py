@@ -162,9 +162,18 @@ def test_the_scripts_are_readable_and_short() -> None:
 
 
 def test_the_page_is_hardly_larger_than_its_weights() -> None:
-    config = ModelConfig(61, hidden=256)
-    text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS)
+    config = ModelConfig(61, hidden=192)
+    text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS, line_chars=[*range(900, 965)])
     assert len(text) < 1.4 * 2 * sum(array.size for array in params_of(config).values())
+
+
+def test_the_weights_are_base85_with_a_comma_for_the_digit_that_means_something_to_html() -> None:
+    scripts = Elements(build()).scripts
+    weights = scripts["weights"].strip()
+    assert set(weights) <= set(re.findall(r'const DIGITS = "(.*)"', scripts["lstm"])[0])
+    data = base64.b85decode(weights.replace(",", "<"))
+    assert data.startswith(pack(params_of(CONFIGS[0]), 16).data)
+    assert len(data) % 4 == 0
 
 
 class Elements(HTMLParser):

@@ -145,7 +145,7 @@ def train(
         tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
         val_file, unknown,
     )  # fmt: skip
-    return drive(request, "none" if quiet else display)
+    return drive(request, _display(context, display, quiet))
 
 
 def _has_input(stdin: TextIO | None) -> bool:
@@ -190,7 +190,7 @@ def resume(
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
     request = ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()), val_file)
-    return drive(request, "none" if quiet else display)
+    return drive(request, _display(context, display, quiet))
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
@@ -250,6 +250,21 @@ def _budget(context: typer.Context) -> Budget:
     """Return the budget; a limit given on the command line overrides those from the environment."""
     names = [f.name for f in fields(Budget)]
     return Budget(**(_given(context, names, ("COMMANDLINE",)) or _given(context, names)))
+
+
+def _display(context: typer.Context, kind: DisplayKind, quiet: bool) -> DisplayKind:
+    """Return the display to use; -q overrides one from the environment.
+
+    Raises:
+        UsageError: the command line has -q and another display.
+    """
+    if (
+        quiet
+        and kind != "none"
+        and {"quiet", "display"} <= _given(context, ("quiet", "display"), ("COMMANDLINE",)).keys()
+    ):
+        raise UsageError(f"--quiet is short for --display none, so leave out --quiet, or --display {kind}")
+    return "none" if quiet else kind
 
 
 def _run_options(context: typer.Context) -> RunOptions:
