@@ -33,8 +33,8 @@ MUON_COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448))
 between 0.03 and 1.97, the best that two polynomials of degree 5 can do (Amsel et al. 2025). More iterations are more exact, but models
 learn no better with them."""
 
-AVERAGING_POWER = 15
-"""The running average of the weights counts those after step t in proportion to t to this power: about the last sixteenth of a run."""
+AVERAGING_POWER = 7
+"""The running average of the weights counts those after step t in proportion to t to this power: about the last eighth of a run."""
 
 
 def norm(arrays: Arrays) -> float:

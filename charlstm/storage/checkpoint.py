@@ -2,7 +2,8 @@
 
 Every member is a plain array. ``meta`` is JSON (as bytes), ``vocabulary`` the code points and ``param/NAME`` the
 weights. A run that can be resumed also has ``average/NAME``, the weights to sample from, ``slot/SLOT/NAME``,
-``good/NAME``, ``state/h`` and ``state/c``. Nothing is pickled or compressed, and nothing comes from a clock: the same state gives the same bytes.
+``good/NAME``, ``state/h`` and ``state/c``. Nothing is pickled or compressed, and nothing comes from a clock: the same
+state gives the same bytes.
 """
 
 from __future__ import annotations
