@@ -79,6 +79,7 @@ def build(
         "hidden": config.hidden,
         "layers": config.layers,
         "embedding": config.embedding,
+        "residual": config.residual,
         "settings": {"temperature": temperature, "topP": top_p, "length": length},
         "stops": STOPS + WIDE_STOPS,
         "lineChars": line_chars,

@@ -119,7 +119,7 @@ def save_model(path: Path, state: TrainState, params: Arrays | None = None) -> N
 def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arrays, params: Arrays) -> None:
     meta = {
         "format": FORMAT,
-        "model": vars(state.shape),
+        "model": schema.shape_json(state.shape),
         "config": schema.config_json(state.config),
         "text": schema.text_json(state.text),
         "plan": vars(state.schedule),

@@ -43,7 +43,8 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
     if isinstance(stored, dict):
         stored = {"shards" if key == "parts" else key: value for key, value in stored.items()}  # the name in format 1
     config = build(TrainConfig, stored, "config")
-    shape = build(ModelConfig, meta["model"], "model")
+    stored = meta["model"]
+    shape = build(ModelConfig, {"residual": False} | stored if isinstance(stored, dict) else stored, "model")
     if (shape.hidden, shape.layers) != (config.hidden, config.layers):
         raise ValueError("its model sizes differ from its settings")
     if config.shards > shards_for(config.batch, config.shards):
@@ -54,6 +55,11 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
 def config_json(config: TrainConfig) -> dict[str, Any]:
     """Return the settings under the names of format 1."""
     return {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
+
+
+def shape_json(shape: ModelConfig) -> dict[str, Any]:
+    """Return the model's sizes; a model without residual connections does not mention them, as in files of old."""
+    return {key: value for key, value in vars(shape).items() if key != "residual" or value}
 
 
 def text_json(text: TextInfo) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def begin(
         layers=config.layers,
         embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.model.config.embedding,
         dropout=config.dropout,
+        residual=config.layers > 1 if pretrained is None else pretrained.model.config.residual,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     check_memory(shape, config, len(corpus.ids), val_chars=len(corpus.held_out.ids) if corpus.held_out else 0)
