@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,19 +25,20 @@ from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
     AUTO,
     RUNS,
-    Budget,
     IfExists,
+    OnRead,
     ResumeRequest,
-    RunOptions,
     SampleConfig,
     TextOptions,
     TrainConfig,
     TrainRequest,
     Unknown,
     require,
+    sort_settings,
 )
 from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
+from charlstm.text import cache as cache_files
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
 from charlstm.text.sources import expand, find
@@ -49,19 +50,19 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 
-def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model:
+def load(run: str | Path | None = None, checkpoints: str | Path = RUNS, cache: str | Path = AUTO) -> Model:
     """Load a model from its file.
 
     Args:
-        run: the name of a run or the path of an .npz file. None means the newest run, or the built-in model if there are
-            no runs.
+        run: the name of a run or the path of an .npz file; None: the newest run, or without runs the built-in model.
         checkpoints: the checkpoint folder.
+        cache: the folder of its training text if that is long: see `charlstm.settings.RunOptions`.
 
     Raises:
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)))
+    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)), cache)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +70,7 @@ class Model:
     """A trained model, with the metadata in its file."""
 
     file: Checkpoint
+    cache: str | Path = AUTO  # where its training text may be
 
     def __repr__(self) -> str:
         return f"<charlstm model {self.name!r}: {self.config}>"
@@ -165,9 +167,6 @@ class Model:
             unknown: "error" raises a UsageError for characters that the model never saw, "skip" drops them.
             limit: the number of characters of the text to use; 0: all.
             adapt: learn from each part of the text after predicting it (dynamic evaluation); this model is not changed.
-
-        Raises:
-            UsageError: the text is too short, or it has characters that the model never saw.
         """
         return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit, adapt)
 
@@ -184,11 +183,11 @@ class Model:
 
     def held_out_text(self) -> Corpus:
         """Load the text that was held out in training; raise CorpusError if there is none, or it is missing or has changed."""
-        return scoring.read_held_out(self.text, self.settings.val_fraction, self.name)
+        return scoring.read_held_out(self.text, self.settings.val_fraction, self.name, self.cache)
 
-    def training_text(self) -> TrainingText:
+    def training_text(self, setting: str = "novelty") -> TrainingText:
         """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
-        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
+        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name, setting, self.cache)
 
     @cached_property
     def _passages(self) -> dict[int, Passages]:
@@ -196,8 +195,7 @@ class Model:
 
     def _copies(self, chars: int) -> Passages:
         if chars not in self._passages:
-            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
-            self._passages[chars] = Passages(text, chars)
+            self._passages[chars] = Passages(self.training_text("no_copy"), chars)
         return self._passages[chars]
 
 
@@ -227,13 +225,21 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     return describe.describe(None if run is None else str(run), expand(checkpoints))
 
 
-def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
+def read_text(
+    corpora: str | Path | Sequence[str | Path],
+    *,
+    cache: str | Path = AUTO,
+    on_read: OnRead | None = None,
+    **reading: Any,
+) -> Corpus:
     """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
+
+    The ids of a long text stay in a file in the folder `cache`; `numpy.asarray` makes an array of them, or of a slice.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), TextOptions(**reading))
+    return corpus.read(find(_words(corpora)), TextOptions(**reading), cache_files.folder_of(cache), on_read)
 
 
 def _words(corpora: str | Path | Sequence[str | Path]) -> list[str]:
@@ -276,7 +282,7 @@ def train(
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, reading, overrides = _sort(settings)
+    budget, options, reading, overrides = sort_settings(settings)
     request = TrainRequest(
         tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from),
         str(val_file or ""), unknown,
@@ -305,7 +311,7 @@ def resume(
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, reading, overrides = _sort(settings)
+    budget, options, reading, overrides = sort_settings(settings)
     if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
         raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
     name = None if run is None else str(run)
@@ -320,11 +326,3 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
     stop = stop or Stop()
     session = launch.start(request, stop) if isinstance(request, TrainRequest) else launch.resume(request, stop)
     return session.run()
-
-
-def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
-    """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    classes = (Budget, RunOptions, TextOptions)
-    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
-    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageError
 from charlstm.session import Session
-from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, TrainConfig, TrainRequest
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, RunOptions, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
-from charlstm.text import again, corpus
-from charlstm.text.sources import STDIN, default_name, find, find_again
+from charlstm.text import again, cache, corpus
+from charlstm.text.ids import TextIds
+from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
 from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
-from charlstm.training.memory import check_memory
+from charlstm.training.memory import available_bytes, check_memory
 from charlstm.training.state import Pretrained, TrainState, begin
 
 MOST_HELD_OUT = 1_000_000
@@ -58,8 +58,11 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     seen = _existing(request, files)
-    held_out = _find_held_out(request, sources, seen, notes)
-    text = corpus.read(sources, seen.text.options if seen else request.reading, held_out)
+    keeps_tail = seen and not seen.text.held_out and request.if_exists == "resume"
+    held_out = again.find_held_out("" if keeps_tail else request.val_file, sources, notes, seen.text if seen else None)
+    text = _read(sources, seen.text.options if seen else request.reading, request.options)
+    if held_out:
+        text = text.holding_out(_read(held_out, text.info.options, request.options))
     # What does not fit into memory is refused before anything is written.
     made = None if seen else _new_run(request, text)
     _make_folder(request.folder)
@@ -67,16 +70,8 @@ def start(request: TrainRequest, stop: Stop) -> Session:
         return _with_lock(request, files, text, stop, lock, notes, made)
 
 
-def _find_held_out(
-    request: TrainRequest, sources: tuple[str, ...], seen: checkpoint.Checkpoint | None, notes: list[str]
-) -> tuple[str, ...]:
-    """Return the paths of the held-out text, if it has files of its own: those of the request, else those of the run that exists."""
-    saved = seen.text.held_out if seen else None
-    if seen and not saved and request.if_exists == "resume":
-        return ()
-    if not request.val_file and saved:
-        return find_again(saved.sources)
-    return again.find_held_out(request.val_file, sources, notes)
+def _read(sources: Sequence[str], reading: TextOptions, options: RunOptions) -> corpus.Corpus:
+    return corpus.read(sources, reading, cache.folder_of(options.cache), options.on_read, available_bytes())
 
 
 def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint | None:
@@ -194,7 +189,7 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     return run, text, [note for note in (*text.notes, *notes, choice.why, *more_notes) if note]
 
 
-def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
+def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> tuple[Pretrained | None, str]:
     """Return the weights to start from, None for random ones; and a note for the user.
 
     Raises:
@@ -260,12 +255,20 @@ def _resumed(
 ) -> Session:
     """Resume a run that is locked, on its text; if that is not given, it is read again."""
     run = _load(files.latest)
-    check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
     if text is None:
-        text = again.read_again(run.text, run.vocabulary, files.name, request.texts, request.val_file)
+        read = partial(_read, options=request.options)
+        text = again.read_again(run.text, run.vocabulary, files.name, request.texts, request.val_file, read)
     else:
         again.check_same(run.text, run.vocabulary, files.name, text)
-    text = text.with_vocabulary(run.vocabulary)  # weights that it started from can have had more characters
+    text = text.numbered_as(run.vocabulary)  # weights that it started from can have had more characters
+    check_memory(
+        run.shape,
+        run.config,
+        run.text.chars,
+        text.mapped,
+        "end other programs, or raise the limit",
+        val_chars=text.held_out_chars,
+    )
     if STDIN not in text.info.sources:
         run.text = text.info  # it may have moved
     notes = list(text.notes)

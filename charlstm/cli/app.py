@@ -23,6 +23,7 @@ from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
     SAMPLE_DEFAULTS,
+    Cache,
     Checkpoints,
     Count,
     Interactive,
@@ -54,7 +55,7 @@ from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, CharlstmError, UsageError
-from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig
+from charlstm.settings import AUTO, CONVERSATION_LENGTH, RUNS, SampleConfig
 
 ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
@@ -190,6 +191,7 @@ def sample(
     count: Count = 1,
     separator: TextSeparator = None,
     novelty: Novelty = False,
+    cache: Cache = AUTO,
     interactive: Interactive = False,
     json: JSON = False,
     output: Output = None,
@@ -236,12 +238,12 @@ def sample(
         if interactive:
             from charlstm.cli.interactive import converse
 
-            return converse(run, checkpoints, settings, seed)
+            return converse(run, checkpoints, cache, settings, seed)
         from charlstm.cli.sample import write_samples
 
         return write_samples(
             run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
-            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output, quiet=quiet,
+            separator=None if separator is None else unescape(separator), novelty=novelty, cache=cache, as_json=json, output=output, quiet=quiet,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from charlstm import blas
 from charlstm.cli import signals
 from charlstm.cli.options import (
     JSON,
+    Cache,
     Checkpoints,
     Encoding,
     Field,
@@ -22,7 +23,7 @@ from charlstm.cli.options import (
     text_options,
 )
 from charlstm.nn.config import Range
-from charlstm.settings import RUNS, require
+from charlstm.settings import AUTO, RUNS, require
 
 
 def evaluate(
@@ -66,6 +67,7 @@ def evaluate(
     field: Field = "",
     separator: Separator = "\n",
     unescape: Unescape = False,
+    cache: Cache = AUTO,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Measure how well a run predicts a text, in nats and bits per character.
@@ -81,5 +83,6 @@ def evaluate(
 
     with signals.leaving_on_signals():
         return write_eval(
-            run, checkpoints, corpora or (), text_options(ctx), context, unknown, adapt=adapt, limit=limit, show=show, as_json=json
+            run, checkpoints, corpora or (), text_options(ctx), context, unknown,
+            adapt=adapt, limit=limit, cache=cache, show=show, as_json=json,
         )  # fmt: skip

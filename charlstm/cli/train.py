@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,6 +18,7 @@ from charlstm.cli.options import (
     LEARNING,
     READING,
     Batch,
+    Cache,
     Checkpoints,
     Clip,
     CorpusNames,
@@ -51,6 +52,7 @@ from charlstm.cli.options import (
     option,
     text_options,
 )
+from charlstm.cli.reading import reading_bar
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, UsageError
 from charlstm.settings import (
@@ -124,6 +126,7 @@ def train(
     field: Field = "",
     separator: Separator = "\n",
     unescape: Unescape = False,
+    cache: Cache = AUTO,
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
     quiet: QuietRun = False,
@@ -177,6 +180,7 @@ def resume(
     steps: Steps = None,
     text: Text = None,
     val_file: ValFileNow = "",
+    cache: Cache = AUTO,
     display: Display = "auto",
     quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
@@ -205,14 +209,12 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
     if kind == "json":
         signals.need_stdout()
     blas.prepare()
-    from charlstm import api  # loads NumPy
-
     stop = Stop()
     with signals.stopping(stop), open_display(kind, sys.stdout, sys.stderr) as display:
         options = replace(request.options, stream_preview=display.stream_preview)
         if kind == "none":
             options = replace(options, preview_every_s=0.0)
-        for event in api.begin(replace(request, options=options), stop):
+        for event in _begin(replace(request, options=options), stop, kind):
             display.show(event if kind == "json" else _spelled(event))
             if stop.suspend:
                 stop.suspend = False
@@ -227,6 +229,14 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
             sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
     return SIGNALS.get(stop.reason or "", 0)
+
+
+def _begin(request: TrainRequest | ResumeRequest, stop: Stop, kind: DisplayKind) -> Generator[Event, None, None]:
+    """Read the text, with a bar if progress is shown, and return the events."""
+    from charlstm import api  # loads NumPy
+
+    with reading_bar(shown=kind not in ("none", "json")) as on_read:
+        return api.begin(replace(request, options=replace(request.options, on_read=on_read)), stop)
 
 
 def _spelled(event: Event) -> Event:
@@ -270,5 +280,8 @@ def _display(context: typer.Context, kind: DisplayKind, quiet: bool) -> DisplayK
 def _run_options(context: typer.Context) -> RunOptions:
     params = context.params
     return RunOptions(
-        save_every_s=params["save_every"], preview_every_s=params["preview_every"], threads=params["threads"]
+        save_every_s=params["save_every"],
+        preview_every_s=params["preview_every"],
+        threads=params["threads"],
+        cache=params["cache"],
     )

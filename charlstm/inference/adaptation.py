@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from charlstm.nn import loss, model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
+from charlstm.text.ids import TextIds
 
 SEGMENT = 32
 """Characters between two steps."""
@@ -23,7 +24,7 @@ RATE, DECAY, EPSILON = 1e-3, 1e-3, 1e-5
 the gradients."""
 
 
-def char_nll(params: Arrays, config: ModelConfig, ids: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+def char_nll(params: Arrays, config: ModelConfig, ids: TextIds) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     """Compute the loss of each character of a text but the first, read in one stream by a copy of the model that adapts::
 
         s = s + g²
@@ -36,7 +37,7 @@ def char_nll(params: Arrays, config: ModelConfig, ids: NDArray[Any]) -> Iterator
     squares = {name: np.zeros_like(p) for name, p in params.items()}
     state, work = model.State.zero(config, 1), model.Workspace.empty(config, SEGMENT, 1)
     for k, start in enumerate(range(0, len(ids) - 1, SEGMENT), start=1):
-        window = ids[start : start + SEGMENT + 1].astype(np.intp)
+        window = np.asarray(ids[start : start + SEGMENT + 1]).astype(np.intp)
         inputs, targets = window[:-1, None], window[1:, None]
         if len(inputs) < SEGMENT:
             work = model.Workspace.empty(config, len(inputs), 1)

@@ -13,17 +13,16 @@ from charlstm.nn import loss, model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Arrays
+from charlstm.text.ids import MappedIds, TextIds, blocks
 
 STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
 """Maximum number of streams, steps per window, and minimum number of characters per stream."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window; a large vocabulary gets shorter windows."""
-COUNT_CHARS = 1 << 18
-"""Characters per block when counting."""
 
 
 def evaluate(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], pool: ThreadPool | None = None, shards: int = 1
+    params: Arrays, config: ModelConfig, ids: TextIds, pool: ThreadPool | None = None, shards: int = 1
 ) -> float:
     """Return the mean loss of a whole text, (chars,), in nats per character.
 
@@ -57,7 +56,7 @@ def streams_of(pairs: int, context: int = 0) -> tuple[NDArray[np.intp], int]:
 
 
 def char_nll(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+    params: Arrays, config: ModelConfig, ids: TextIds, starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     """Compute the loss of each character in some stretches of a text, each read from a zero state.
 
@@ -78,7 +77,7 @@ def char_nll(
 
 
 def _score_streams(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+    params: Arrays, config: ModelConfig, ids: TextIds, starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     pairs, N = len(ids) - 1, len(starts)
     T = min(window_steps(config), length)
@@ -92,15 +91,17 @@ def _score_streams(
         yield places.reshape(-1)[valid] + 1, nll[valid]
 
 
-def unigram_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:
+def unigram_nats(train_ids: TextIds, ids: TextIds, V: int) -> float:
     """Return the unigram baseline of `ids` in nats per character, from add-one smoothed counts of `train_ids`."""
     counts = _count(train_ids, V) + 1.0
     return float(-(_count(ids, V) / len(ids)) @ np.log(counts / counts.sum()))
 
 
-def _count(ids: NDArray[Any], V: int) -> NDArray[np.int64]:
+def _count(ids: TextIds, V: int) -> NDArray[np.int64]:
     """Count each id, in blocks, because bincount converts every id to eight bytes."""
+    if isinstance(ids, MappedIds):
+        return ids.count(V)
     total = np.zeros(V, np.int64)
-    for start in range(0, len(ids), COUNT_CHARS):
-        total += np.bincount(ids[start : start + COUNT_CHARS], minlength=V)
+    for _, block in blocks(ids):
+        total += np.bincount(block, minlength=V)
     return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from charlstm.inference.sampling import CharModel
 from charlstm.nn.config import Range
 from charlstm.nn.threads import split
 from charlstm.processes import run_in_processes
-from charlstm.settings import Unknown, require
+from charlstm.settings import AUTO, Unknown, require
 from charlstm.text import again
 from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.ids import TextIds
 from charlstm.text.vocabulary import describe_some
 
 PARALLEL_CHARS = 200_000
@@ -31,7 +33,7 @@ class ScoredText:
     """A text prepared for evaluation; iterating over it yields the negative log-likelihoods, one block at a time."""
 
     char_model: CharModel
-    ids: NDArray[Any]  # (N,), the prompt included
+    ids: TextIds  # (N,), the prompt included
     context_chars: int  # number of leading characters that are not predicted
     left_out: int  # number of characters dropped because the model never saw them
     context: int
@@ -89,14 +91,14 @@ class ScoredText:
         return nats
 
 
-def read_held_out(info: TextInfo, val_fraction: float, name: str) -> Corpus:
+def read_held_out(info: TextInfo, val_fraction: float, name: str, cache: str | Path = AUTO) -> Corpus:
     """Read the held-out text of a run again.
 
     Raises:
         CorpusError: there is none, or the text of the run is missing, has changed, or came from standard input.
     """
     instead = "give the text to evaluate"
-    text = again.read_for(info, name, "evaluation", instead, held_out=True)
+    text = again.read_for(info, name, "evaluation", instead, cache, held_out=True)
     if text.held_out is not None:
         return text.held_out
     _, ids = text.split(val_fraction)
@@ -130,6 +132,7 @@ def score(
     require("limit", limit, Range(0))
     text = text if not limit else text[:limit] if isinstance(text, str) else text.first(limit)
     vocabulary = char_model.vocabulary
+    ids: TextIds
     if isinstance(text, str):
         unknown_chars = vocabulary.unknown(text)
         ids = vocabulary.encode("".join(c for c in text if c in vocabulary) if unknown_chars else text)

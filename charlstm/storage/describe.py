@@ -14,12 +14,12 @@ from charlstm.events import HEALTH
 from charlstm.inference import ngram
 from charlstm.inference.ngram import NgramBaseline
 from charlstm.nn.model import parameter_count
-from charlstm.settings import TextOptions
+from charlstm.settings import AUTO, TextOptions
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
 from charlstm.storage.runs import RunFiles
-from charlstm.text import corpus
+from charlstm.text import cache, corpus
 from charlstm.text.sources import STDIN, find_again
 from charlstm.training.state import TrainState, memory_bytes
 
@@ -70,8 +70,10 @@ def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
     if STDIN in facts["text"]:
         return None
     try:
-        options = TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)})
-        text = corpus.read(find_again(facts["text"]), options, find_again(facts["val_file"] or ()))
+        options, folder = TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)}), cache.folder_of(AUTO)
+        text = corpus.read(find_again(facts["text"]), options, folder)
+        if facts["val_file"]:
+            text = text.holding_out(corpus.read(find_again(facts["val_file"]), options, folder))
     except CorpusError:
         return None
     train_ids, val_ids = text.split(facts["val_fraction"])
@@ -114,7 +116,7 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "steps": found.schedule.last,
         "chars_trained": found.step * config.batch * config.seq,
         "parameters": parameter_count(model),
-        "memory_bytes": memory_bytes(state) if state else None,
+        "memory_bytes": memory_bytes(state, cache.is_long(text.sources)) if state else None,
         "hidden": model.hidden,
         "layers": model.layers,
         "embedding": model.embedding,

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from charlstm.errors import CorpusError, UsageError
-from charlstm.settings import Unknown
+from charlstm.settings import TextOptions, Unknown
 from charlstm.text import corpus
+from charlstm.text.cache import folder_of
 from charlstm.text.corpus import Corpus, TextInfo
 from charlstm.text.sources import STDIN, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
 
+Read = Callable[[Sequence[str], TextOptions], Corpus]
 
-def find_held_out(name: str, texts: Sequence[str] = (), notes: list[str] | None = None) -> tuple[str, ...]:
-    """Return the paths of a held-out text with files of its own; none for an empty name.
+
+def find_held_out(
+    name: str, texts: Sequence[str] = (), notes: list[str] | None = None, saved: TextInfo | None = None
+) -> tuple[str, ...]:
+    """Return the paths of a held-out text with files of its own; for an empty name those of a text that exists, if it has one.
 
     Args:
         name: in the form that `sources.find` accepts.
         texts: paths of the texts to train on, which must be others.
         notes: receives a note if a file is named twice.
+        saved: identity of the text that exists.
 
     Raises:
         CorpusError: there is no such text, or it can't be held out.
     """
     if not name:
-        return ()
+        return find_again(saved.held_out.sources) if saved and saved.held_out else ()
     if name == STDIN:
         raise CorpusError("`val_file` can't be standard input: give the path of a file")
     found = find((name,), notes)
@@ -57,7 +64,7 @@ def check_held_out(text: Corpus, unknown: Unknown) -> str:
 
 
 def read_again(
-    info: TextInfo, vocabulary: Vocabulary, name: str, texts: Sequence[str] = (), val_file: str = ""
+    info: TextInfo, vocabulary: Vocabulary, name: str, texts: Sequence[str], val_file: str, read: Read
 ) -> Corpus:
     """Read the text of a run again, with its held-out text if that has files of its own, to train on.
 
@@ -67,6 +74,7 @@ def read_again(
         name: of the run, for messages.
         texts: where the text is now; empty: where it was.
         val_file: where the held-out text is now; "": where it was.
+        read: reads texts, given their paths and how.
 
     Raises:
         UsageError: it came from standard input.
@@ -82,7 +90,9 @@ def read_again(
     held_out = find_held_out(val_file)
     if info.held_out and not val_file:
         held_out = _find_again(info.held_out, f"'charlstm resume {name} --val-file PATH'")
-    text = corpus.read(sources, info.options, held_out)
+    text = read(sources, info.options)
+    if held_out:
+        text = text.holding_out(read(held_out, info.options))
     check_same(info, vocabulary, name, text)
     return text
 
@@ -113,7 +123,7 @@ def check_same(info: TextInfo, vocabulary: Vocabulary, name: str, text: Corpus) 
     )
 
 
-def read_for(info: TextInfo, name: str, need: str, instead: str, held_out: bool = False) -> Corpus:
+def read_for(info: TextInfo, name: str, need: str, instead: str, cache: str | Path, held_out: bool = False) -> Corpus:
     """Read the text of a run again for another purpose than training.
 
     Args:
@@ -121,6 +131,7 @@ def read_for(info: TextInfo, name: str, need: str, instead: str, held_out: bool 
         name: of the run, for messages.
         need: what needs the text, for messages.
         instead: what to do if it can't be read.
+        cache: the folder of caches, or `AUTO` or `NONE`.
         held_out: whether to read its held-out text, too, if that has files of its own.
 
     Raises:
@@ -130,7 +141,9 @@ def read_for(info: TextInfo, name: str, need: str, instead: str, held_out: bool 
         raise CorpusError(f"the text of {name!r} came from standard input and can't be read again: {instead}")
     other = info.held_out if held_out else None
     try:
-        text = corpus.read(find_again(info.sources), info.options, find_again(other.sources) if other else ())
+        text = corpus.read(find_again(info.sources), info.options, folder_of(cache))
+        if other:
+            text = text.holding_out(corpus.read(find_again(other.sources), info.options, folder_of(cache)))
     except CorpusError as error:
         raise CorpusError(f"{need} needs the text of {name!r}: {error}") from error
     if not text.info.same_as(replace(info, held_out=other)):

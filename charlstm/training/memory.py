@@ -34,22 +34,23 @@ def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
-def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, val_chars: int = 0) -> int:
+def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, val_chars: int = 0) -> int:
     """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline.
 
-    `val_chars` is the length of a held-out text that is not part of the text.
+    A mapped text counts nothing: the system reads its file into memory that it can take back at any time. `val_chars` is the
+    length of a held-out text that is not part of the text.
     """
-    chars += val_chars
     held_out = val_chars or int(chars * config.val_fraction)
-    ids = chars * np.min_scalar_type(shape.vocabulary - 1).itemsize
+    train_chars = chars if val_chars else chars - held_out
+    ids = ((0 if mapped else chars) + val_chars) * np.min_scalar_type(shape.vocabulary - 1).itemsize
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
-    baseline = ngram.memory_bytes(chars - held_out if held_out else 0)
+    baseline = ngram.memory_bytes(train_chars if held_out else 0)
     return BASE_BYTES + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
 def check_memory(
-    shape: ModelConfig, config: TrainConfig, chars: int, remedy: str | None = None, val_chars: int = 0
+    shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, remedy: str | None = None, val_chars: int = 0
 ) -> None:
     """Raise a UsageError if training would take more memory than there is.
 
@@ -57,10 +58,11 @@ def check_memory(
         shape: sizes of the model.
         config: settings of the run.
         chars: length of the text.
+        mapped: whether its ids are in a mapped file.
         remedy: what to do about it; None: lower a setting.
         val_chars: length of a held-out text that is not part of the text.
     """
-    needed, available = training_bytes(shape, config, chars, val_chars), available_bytes()
+    needed, available = training_bytes(shape, config, chars, mapped, val_chars), available_bytes()
     if available is not None and needed > available:
         large = weights_bytes(shape, config) > needed / 2
         lower = "lower `hidden` or `layers`" if large else "lower `batch` or `seq`, or give a shorter text"

@@ -174,7 +174,7 @@ def begin(
         residual=config.layers > 1 if pretrained is None else pretrained.model.config.residual,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
-    check_memory(shape, config, len(corpus.ids), val_chars=len(corpus.held_out.ids) if corpus.held_out else 0)
+    check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -201,7 +201,7 @@ def begin(
     return state, notes
 
 
-def memory_bytes(run: TrainState) -> int:
-    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
+def memory_bytes(run: TrainState, mapped: bool) -> int:
+    """Estimate the memory in bytes that training takes; see `training_bytes`."""
     held_out = run.text.held_out
-    return training_bytes(run.shape, run.config, run.text.chars, held_out.chars if held_out else 0)
+    return training_bytes(run.shape, run.config, run.text.chars, mapped, held_out.chars if held_out else 0)
