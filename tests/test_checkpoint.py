@@ -26,7 +26,7 @@ from tests.experiments import hostile
 
 def trained(text: Path, steps: int = 7, **settings: object) -> TrainState:
     found = corpus.read([str(text)])
-    config = TrainConfig(hidden=6, layers=2, batch=3, seq=5, **settings)  # type: ignore[arg-type]
+    config = TrainConfig(**{"hidden": 6, "layers": 2, "batch": 3, "seq": 5} | settings)  # type: ignore[arg-type]
     run, _ = state.begin(found, config)
     run.schedule.end(steps, 3, 15, 10)
     for _ in loop.train(run, *found.split(0.1)):
@@ -135,6 +135,16 @@ def test_the_averaged_weights_of_a_run_are_sampled_from_and_old_runs_have_none(t
     for name, p in run.params.items():
         np.testing.assert_array_equal(old.params[name], p)
         np.testing.assert_array_equal(old.averaged[name], p)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_two_layers_have_residual_connections_and_a_file_says_so(text: Path, folder: Path, layers: int) -> None:
+    run, path = trained(text, layers=layers), folder / "run.npz"
+    checkpoint.save_run(path, run)
+    assert checkpoint.load_run(path).shape == run.shape
+    with np.load(path) as arrays:
+        stored = json.loads(arrays["meta"].tobytes())["model"]
+    assert (run.shape.residual, stored.get("residual")) == ((False, None) if layers == 1 else (True, True))
 
 
 def test_a_number_that_is_not_finite_is_never_written(text: Path, folder: Path) -> None:
