@@ -107,6 +107,7 @@ def _train(
             continue
         state.recurrent_state = after
         state.step += 1
+        optim.average(state.averaged, state.params, state.step)
         _count(state, metrics)
         if state.guard.accept(metrics, state.step):
             _copy(state.params, state.snapshot)
@@ -194,9 +195,10 @@ def _excess(state: TrainState, window: Window, engine: DataParallel) -> float:
 def _recover(state: TrainState) -> bool:
     """Restore the last good weights at a lower learning rate; return False if no recoveries are left.
 
-    Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
+    The average starts from them again. Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
     """
     _copy(state.snapshot, state.params)
+    _copy(state.snapshot, state.averaged)
     for slot in state.slots.values():
         slot.fill(0)
     state.recurrent_state = model.State.zero(state.shape, state.config.batch)
@@ -209,10 +211,10 @@ def _copy(source: Arrays, target: Arrays) -> None:
 
 
 def _held_out_nats(state: TrainState, val_ids: TextIds, engine: DataParallel) -> float | None:
-    """Return the held-out loss; None if nothing is held out or it overflowed, because the history must stay finite."""
+    """Return the held-out loss of the averaged weights; None if nothing is held out or it overflowed, because the history must stay finite."""
     if not len(val_ids):
         return None
-    nats = evaluate(state.params, state.shape, val_ids, engine.pool, state.config.shards)
+    nats = evaluate(state.averaged, state.shape, val_ids, engine.pool, state.config.shards)
     return nats if math.isfinite(nats) else None
 
 
