@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from charlstm import launcher
 from charlstm.nn.config import ModelConfig, ModelSize, embedding_for
 from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
@@ -188,7 +189,11 @@ def work(layers: int, hidden: int, V: int, window: int) -> float:
 
 
 def speed(threads: int) -> float:
-    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores."""
+    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores.
+
+    If ranks train together, they count as as fast as this one.
+    """
+    measured = 1 if launcher.ranks > 1 else threads
     rng = np.random.default_rng(0)
     left, right = rng.random((128, 256), np.float32), rng.random((256, 256), np.float32)
 
@@ -199,5 +204,5 @@ def speed(threads: int) -> float:
             count += 1
         return count * 2 * 128 * 256 * 256 / (time.perf_counter() - began)
 
-    with ThreadPool(threads) as pool:
-        return sum(pool.map(job, threads))
+    with ThreadPool(measured) as pool:
+        return threads / measured * sum(pool.map(job, measured))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from charlstm import launcher
 from charlstm.errors import UsageError
 from charlstm.inference import evaluation, ngram
 from charlstm.nn import model, optim
@@ -30,7 +31,8 @@ def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
-    numbers = model.parameter_count(shape) * (2 + (5 if shape.dropout else 3) * config.shards)
+    shards = math.ceil(config.shards / launcher.hosts)
+    numbers = model.parameter_count(shape) * (2 + (5 if shape.dropout else 3) * shards)
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
