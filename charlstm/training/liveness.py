@@ -18,7 +18,7 @@ from typing import Any
 BEAT_S = 1.0
 """Seconds between two bytes."""
 SILENCE_S = 7.0
-"""Seconds of silence after which a rank counts as dead."""
+"""Seconds of silence after which a rank on another host counts as dead. One on this host may be suspended, or short of CPU time."""
 CONNECT_S = 3.0
 """Maximum number of seconds to connect."""
 GRACE_S = 0.2
@@ -34,10 +34,10 @@ class Liveness:
         """Prepare; `on_failure` gets a sentence if the main thread does not read `failure` soon enough."""
         self.on_failure = on_failure
         self.names: dict[socket.socket, str] = {}  # what is at the other end
+        self.distant: set[socket.socket] = set()  # those that lead to another host
         self.failure = ""  # why the job must end
         self.read = False  # whether the main thread has seen it
         self.closing = False
-        self.closed = threading.Event()
 
     def listen(self) -> tuple[socket.socket, dict[str, Any]]:
         """Listen on rank 0; return the socket and where to connect to."""
@@ -45,8 +45,8 @@ class Liveness:
         server.settimeout(CONNECT_S)
         return server, {"port": server.getsockname()[1], "addresses": [socket.gethostname(), *_addresses()]}
 
-    def accept(self, server: socket.socket, token: bytes, names: list[str]) -> None:
-        """Accept the other ranks on rank 0; `names` says how to call each rank."""
+    def accept(self, server: socket.socket, token: bytes, names: list[str], local: set[int]) -> None:
+        """Accept the other ranks on rank 0; `names` says how to call each rank, and `local` which are on this host."""
         until = time.monotonic() + CONNECT_S
         with server, contextlib.suppress(OSError):
             while len(self.names) < len(names) - 1 and time.monotonic() < until:
@@ -54,7 +54,9 @@ class Liveness:
                 connection.settimeout(CONNECT_S)
                 greeting = connection.recv(len(token) + 4, socket.MSG_WAITALL)
                 if greeting[: len(token)] == token:
-                    self.names[connection] = names[int.from_bytes(greeting[len(token) :], "big")]
+                    rank = int.from_bytes(greeting[len(token) :], "big")
+                    self.names[connection] = names[rank]
+                    self.distant |= set() if rank in local else {connection}
                 else:
                     connection.close()
 
@@ -65,6 +67,7 @@ class Liveness:
                 connection = socket.create_connection((address, port), timeout=CONNECT_S / 2)
                 connection.sendall(token + rank.to_bytes(4, "big"))
                 self.names[connection] = "rank 0"
+                self.distant |= set() if local else {connection}
                 return
 
     def watch(self) -> None:
@@ -78,14 +81,14 @@ class Liveness:
         self.closing = True
 
     def report(self, sentence: str) -> bool:
-        """Tell rank 0 why this rank fails; return whether that was possible."""
-        self.closing = True
+        """Tell the ranks at the other ends why this one fails; return whether that was possible."""
+        self.closing, reported = True, False
         for connection in self.names:
             with contextlib.suppress(OSError):
                 connection.settimeout(CONNECT_S)
                 connection.sendall(FAILED + sentence.encode())
-                return True
-        return False
+                reported = True
+        return reported
 
     def _watch(self) -> None:
         silent_s = dict.fromkeys(self.names, 0.0)
@@ -102,7 +105,7 @@ class Liveness:
                 silent_s[connection] = 0.0 if connection in ready else silent_s[connection] + passed
                 if connection in ready:
                     self._receive(connection, sentences)
-                elif silent_s[connection] > SILENCE_S:
+                elif silent_s[connection] > SILENCE_S and connection in self.distant:
                     self._fail(f"{self.names[connection]} no longer answers")
             if now - beat >= BEAT_S:
                 beat = now

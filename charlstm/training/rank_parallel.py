@@ -54,12 +54,11 @@ def _serve(world: World) -> int:
                     return 0
                 serve(world)
     except BaseException as error:
-        if not world.liveness.failure:
-            what = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
-            if not world.liveness.report(" ".join(what.split())):
-                complain(f"rank {world.rank} ({socket.gethostname()}) failed: {what}")
-        elif world.rank == 1 and world.liveness.failure.startswith("rank 0"):
-            complain(str(error))
+        what = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        if world.liveness.failure:
+            world.explain(world.liveness.failure)
+        elif not world.liveness.report(" ".join(what.split())):
+            complain(f"rank {world.rank} ({socket.gethostname()}) failed: {what}")
         processes.leave(1)
     return 1
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from charlstm import __version__, launcher, processes
+from charlstm import launcher, processes
 from charlstm.errors import CharlstmError, UsageError
 from charlstm.nn.types import Array
 from charlstm.training.fingerprint import fingerprint
@@ -100,10 +100,7 @@ class World:
         first = np.array([self.rank])
         self.host.Bcast(first)
         own = np.array([self.rank, first[0], 0, 0])
-        digest = [
-            hashlib.sha256(text.encode()).digest()[:8]
-            for text in (json.dumps([__version__, *sys.argv[1:]]), fingerprint())
-        ]
+        digest = [hashlib.sha256(text.encode()).digest()[:8] for text in (json.dumps(sys.argv[1:]), fingerprint())]
         own[2:] = np.frombuffer(b"".join(digest), np.int64)
         everyone = np.zeros((self.size, 4), own.dtype)
         self.comm.Allgather(own, everyone)
@@ -112,7 +109,7 @@ class World:
         self.mixed = len(set(everyone[:, 3].tolist())) > 1
         if len(set(everyone[:, 2].tolist())) > 1:
             raise UsageError(
-                "the ranks of one job were started with different commands or versions of charlstm: start several runs "
+                "the ranks of one job were started with different commands: start several runs "
                 "without the launcher, or all ranks with the same command"
             )
         self._connect()
@@ -138,7 +135,7 @@ class World:
             if place and self.rank:
                 self.liveness.connect(**place, token=token, rank=self.rank, local=self.host_of[self.rank] == 0)
             elif place:
-                self.liveness.accept(server, token, names)
+                self.liveness.accept(server, token, names, set(np.flatnonzero(self.host_of == 0).tolist()))
         self.liveness.watch()
 
     def _gathered(self, own: bytes) -> Any:
@@ -224,8 +221,10 @@ class World:
 
     def abort(self, status: int) -> None:
         """End all ranks at once."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        self.liveness.report("")
         self.comm.Abort(status)
 
     def _abort_after_traceback(self, *error: Any) -> None:
@@ -233,10 +232,14 @@ class World:
         self.abort(1)
 
     def _die(self, what: str) -> None:
-        """End this process while its main thread is busy; the lowest rank that is left says why."""
-        if self.rank == 0 or (self.rank == 1 and what.startswith("rank 0")):
-            complain(f"{what}, so training ends: {REMEDY}")
+        """End this process while its main thread is busy."""
+        self.explain(what)
         processes.leave(1)
+
+    def explain(self, what: str) -> None:
+        """Print why the job ends, on rank 0, or on rank 1 if rank 0 can't."""
+        if self.rank == 0 or (self.rank == 1 and not what.startswith("rank 0 failed")):
+            complain(f"{what}, so training ends: {REMEDY}")
 
 
 def complain(sentence: str) -> None:
