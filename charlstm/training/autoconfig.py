@@ -47,6 +47,8 @@ PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
+RANK_STREAMS = 16
+"""Streams of the default batch per rank of an MPI job; two ranks then have the batch of one machine."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBE_S = 0.1
@@ -137,7 +139,8 @@ def choose(
 
 def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
     """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
-    batch, seq = overrides.get("batch", TrainConfig.batch), overrides.get("seq", TrainConfig.seq)
+    batch = overrides.get("batch", max(TrainConfig.batch, RANK_STREAMS * launcher.ranks))
+    seq = overrides.get("seq", TrainConfig.seq)
     while batch * seq * V > LOGITS and (
         ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
     ):

@@ -83,6 +83,7 @@ class World:
         self.rank, self.size = self.comm.rank, self.comm.size
         self.at_rest = True  # whether the other ranks wait for a command
         self.numbers = np.zeros(NUMBERS)
+        self.spin_s = 0.0
         self.liveness = Liveness(self._die)
         if self.size != started:
             raise CharlstmError(
@@ -96,6 +97,7 @@ class World:
         MPI = self.mpi
         self.host = self.comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
         leads = self.host.rank == 0
+        self.spin_s = SPIN_S if self.host.size <= (os.cpu_count() or 1) else 0.0  # others need the core
         self.leaders = self.comm.Split(0 if leads else MPI.UNDEFINED, key=self.rank)  # one rank per host
         first = np.array([self.rank])
         self.host.Bcast(first)
@@ -169,7 +171,7 @@ class World:
                 polls += 1
                 began = began or time.perf_counter()
                 waited = time.perf_counter() - began
-                if waited > SPIN_S:
+                if waited > self.spin_s:
                     time.sleep(min(max(SLEEP_S[0], SLEEP_SHARE * waited), SLEEP_S[1]))
                 else:
                     os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
