@@ -43,7 +43,8 @@ def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int) -> int:
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
     baseline = ngram.memory_bytes(chars - held_out if held_out else 0)
-    return BASE_BYTES + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
+    programs = BASE_BYTES * math.ceil(launcher.ranks / launcher.hosts)
+    return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
 def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, remedy: str | None = None) -> None:

@@ -35,7 +35,10 @@ def shared_block(world: World, size: int) -> mmap.mmap:
             roomy = SHARED_FOLDER.is_dir() and shutil.disk_usage(SHARED_FOLDER).free > 2 * size
             handle, name = tempfile.mkstemp(prefix="charlstm-", dir=SHARED_FOLDER if roomy else None)
             path[: len(os.fsencode(name))] = np.frombuffer(os.fsencode(name), np.uint8)
-            os.posix_fallocate(handle, 0, max(1, size))  # so that writing can't fail later
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, max(1, size))  # so that writing can't fail later
+            else:
+                os.ftruncate(handle, max(1, size))
         world.wait(world.host.Ibcast(path))
         if world.host.rank:
             handle = os.open(bytes(path).rstrip(b"\0"), os.O_RDWR)
