@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,9 +32,16 @@ END_S = 10
 """Within how many seconds a job ends when one of its ranks does."""
 
 
-def ended(job: subprocess.Popen[bytes], seconds: float = 120) -> Result:
+def ended(job: subprocess.Popen[bytes], seconds: float = 600) -> Result:
     out, err = job.communicate(timeout=seconds)
-    return Result(job.returncode, out.decode(), err.decode())
+    return Result(job.returncode, (out or b"").decode(), err.decode())
+
+
+def sentence(done: Result) -> str:
+    """The one sentence that an error must be, beside what the launcher prints, perhaps on the same line."""
+    assert "Traceback" not in done.err
+    (found,) = re.findall("charlstm: .*", done.err)
+    return str(found)
 
 
 def local(*words: object, shards: int = 2) -> Result:
@@ -105,7 +113,7 @@ def test_without_mpi4py_one_rank_says_what_to_install(text: Path, folder: Path) 
     for number in (0, 1):
         done = ended(spawn("train", text, *SMALL, env=rank(number) | {"PYTHONPATH": f"{folder}:{ROOT}"}))
         assert done.status == 2
-        assert (done.sentence if number == 0 else done.err) == (
+        assert (sentence(done) if number == 0 else done.err) == (
             "charlstm: a launcher started 2 processes, and to train together they need mpi4py: install it with "
             "'pip install mpi4py', or start one process"
         ) * (number == 0)
@@ -193,7 +201,7 @@ def test_divergence_beyond_recovery_has_status_three(text: Path) -> None:
     expected = taken()
     done = job(*command)
     assert done.status == 3
-    assert "recoveries" in done.sentence
+    assert "recoveries" in sentence(done)
     assert taken() == expected
 
 
@@ -345,7 +353,7 @@ def test_other_numbers_of_ranks_continue_and_say_whether_exactly(text: Path) -> 
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("dying", [0, 1, -1])
 def test_when_a_rank_dies_the_job_ends_and_the_same_command_continues(text: Path, ranks: int, dying: int) -> None:
-    command = ("train", text, "--steps", 600, "--eval-every", 100, *SMALL, "--batch", 32, "--if-exists", "resume")
+    command = ("train", text, "--steps", 400, "--eval-every", 100, *SMALL, "--batch", 32, "--if-exists", "resume")
     assert local(*command, shards=ranks).status == 0
     expected = taken()
     process = begun(*command, ranks=ranks)
@@ -354,9 +362,9 @@ def test_when_a_rank_dies_the_job_ends_and_the_same_command_continues(text: Path
     done = ended(process, END_S)
     assert time.monotonic() - began < END_S
     assert done.status != 0
-    assert f"rank {dying % ranks}" in done.sentence
-    assert "died" in done.sentence
-    assert 0 <= step() < 600
+    assert f"rank {dying % ranks}" in sentence(done)
+    assert "died" in sentence(done)
+    assert 0 <= step() < 400
     assert job(*command, ranks=ranks).status == 0
     assert taken() == expected
 
@@ -369,8 +377,8 @@ def test_a_rank_that_no_longer_answers_ends_the_job(text: Path) -> None:
     os.kill(mpi.pids(process, 2)[1], signal.SIGSTOP)
     done = ended(process, END_S)
     assert done.status == 1
-    assert "rank 1" in done.sentence
-    assert "no longer answers" in done.sentence
+    assert "rank 1" in sentence(done)
+    assert "no longer answers" in sentence(done)
 
 
 BROKEN = """
@@ -399,7 +407,7 @@ def test_an_exception_on_one_rank_is_one_sentence(text: Path, rank: int, error: 
     Path("broken.py").write_text(BROKEN.format(rank=rank, error=error))
     done = job("train", text, *ENDLESS, module="broken", cwd=text.parent, env={"PYTHONPATH": f"{text.parent}:{ROOT}"})
     assert done.status == 1
-    assert words in done.sentence
+    assert words in sentence(done)
     assert step() == 0
 
 
@@ -409,7 +417,7 @@ def test_a_second_job_is_refused(text: Path) -> None:
     process = begun("train", text, *ENDLESS)
     for second in (job("train", text, *ENDLESS, "--if-exists", "resume"), job("resume", "verses")):
         assert second.status == 1
-        assert "process" in second.sentence
+        assert "process" in sentence(second)
     process.terminate()
     ended(process)
 
@@ -417,7 +425,7 @@ def test_a_second_job_is_refused(text: Path) -> None:
 @slow
 @needs_mpi
 def test_what_rank_0_refuses_ends_all(text: Path) -> None:
-    assert "no text" in job("train", "nowhere.txt").sentence.replace("there is ", "")
+    assert "no text" in sentence(job("train", "nowhere.txt"))
     assert job("train", "nowhere.txt").status == 2
     assert job("resume", "nothing").status == 2
     assert job("train", "--hidden", "many").status == 2
@@ -442,7 +450,7 @@ def test_ranks_with_different_commands_are_no_job(text: Path) -> None:
     environment = {**os.environ, **mpi.SETTINGS, "PYTHONPATH": str(ROOT)}
     done = ended(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     assert done.status == 2
-    assert "different commands" in done.sentence
+    assert "different commands" in sentence(done)
 
 
 @slow

@@ -38,6 +38,7 @@ class Liveness:
         self.failure = ""  # why the job must end
         self.read = False  # whether the main thread has seen it
         self.closing = False
+        self.complete = True  # whether all ranks have connected to this one, if it is rank 0
 
     def listen(self) -> tuple[socket.socket, dict[str, Any]]:
         """Listen on rank 0; return the socket and where to connect to."""
@@ -54,11 +55,13 @@ class Liveness:
                 connection.settimeout(CONNECT_S)
                 greeting = connection.recv(len(token) + 4, socket.MSG_WAITALL)
                 if greeting[: len(token)] == token:
+                    connection.sendall(token[::-1])
                     rank = int.from_bytes(greeting[len(token) :], "big")
                     self.names[connection] = names[rank]
                     self.distant |= set() if rank in local else {connection}
                 else:
                     connection.close()
+        self.complete = len(self.names) == len(names) - 1
 
     def connect(self, port: int, addresses: list[str], token: bytes, rank: int, *, local: bool) -> None:
         """Connect to rank 0, which may be on this host; without success, this rank is not watched."""
@@ -66,6 +69,9 @@ class Liveness:
             with contextlib.suppress(OSError):
                 connection = socket.create_connection((address, port), timeout=CONNECT_S / 2)
                 connection.sendall(token + rank.to_bytes(4, "big"))
+                if connection.recv(len(token), socket.MSG_WAITALL) != token[::-1]:
+                    connection.close()  # the name of rank 0's host means another one here
+                    continue
                 self.names[connection] = "rank 0"
                 self.distant |= set() if local else {connection}
                 return
@@ -81,14 +87,13 @@ class Liveness:
         self.closing = True
 
     def report(self, sentence: str) -> bool:
-        """Tell the ranks at the other ends why this one fails; return whether that was possible."""
-        self.closing, reported = True, False
+        """Tell the ranks at the other ends why this one fails; return whether all that are left could be told."""
+        self.closing = True
         for connection in self.names:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has died
                 connection.settimeout(CONNECT_S)
                 connection.sendall(FAILED + sentence.encode())
-                reported = True
-        return reported
+        return bool(self.names) and self.complete
 
     def _watch(self) -> None:
         silent_s = dict.fromkeys(self.names, 0.0)

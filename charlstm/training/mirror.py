@@ -86,18 +86,21 @@ class Mirror:
 
     # -- commands
 
+    def _receive(self, *arrays: Array) -> None:
+        """Copy arrays of rank 0 to the other hosts, whose ranks wait for them; on rank 0's host they are there."""
+        if self.world.hosts > 1:
+            for array in arrays:
+                self.world.to_hosts(array)
+            self.world.barrier()
+
     def restore(self) -> None:
         """Take over the parameters and slots of rank 0."""
-        self.world.to_hosts(self.buffers.flat_params)
-        self.world.to_hosts(self.buffers.flat_slots)
-        self.world.barrier()
+        self._receive(self.buffers.flat_params, self.buffers.flat_slots)
 
     def compute(self, fresh: float, dropout: float) -> None:
         """Compute loss and gradients; `fresh` says that rank 0 has given the state before the window."""
         b = self.buffers
-        for array in (b.ids, b.seeds, b.forget, *([b.state] if fresh else [])):
-            self.world.to_hosts(array)
-        self.world.barrier()
+        self._receive(b.ids, b.seeds, b.forget, *([b.state] if fresh else []))
         keep = ~b.forget[:, None]
         for k in self.own:
             shard, part = self.shards[k], self.slices[k]
@@ -167,16 +170,14 @@ class Mirror:
         b, world = self.buffers, self.world
         if world.host.rank == 0 and world.rank and scale != 1:
             b.flat_grads *= scale
-        self.world.barrier()
+        self._receive()
         rule, alone = optim.UPDATES[self.plan["optimizer"]], self.plan["optimizer"] != "muon"
         changed = 0.0
         if world.host.rank == 0 or not alone:  # the others have nothing to share
             changed = rule(b.params, b.grads, b.slots, lr, int(t), self)
-        self.world.barrier()
         if world.mixed:  # hosts that round differently would drift apart
-            world.to_hosts(b.flat_params)
-            self.world.barrier()
-        return changed
+            self._receive(b.flat_params)
+        return changed  # the next command begins with a wait for the first rank of each host
 
     def share(self, job: Callable[[int], float], jobs: int) -> list[float]:
         """Run jobs on the ranks of this host: see `nn.threads.Pool`."""
@@ -189,8 +190,7 @@ class Mirror:
     def loss(self) -> None:
         """Compute the loss of the parameters that rank 0 has copied over the gradients."""
         b = self.buffers
-        self.world.to_hosts(b.flat_grads)
-        self.world.barrier()
+        self._receive(b.flat_grads)
         for k in self.own:
             b.metrics[k, 0] = self.shards[k].mean_nll(b.grads)
         self.world.barrier()
@@ -199,8 +199,7 @@ class Mirror:
     def evaluate(self) -> None:
         """Compute the total loss of each group of streams of the held-out text."""
         b = self.buffers
-        self.world.to_hosts(b.held_out)
-        self.world.barrier()
+        self._receive(b.held_out)
         groups = groups_of(b.held_out, self.count)
         for k in self.own:
             b.metrics[k, 0] = group_nats(b.params, self.config, b.held_out, k, groups) if k < groups else 0.0

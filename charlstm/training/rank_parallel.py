@@ -56,8 +56,8 @@ def _serve(world: World) -> int:
     except BaseException as error:
         what = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
         if world.liveness.failure:
-            world.explain(world.liveness.failure)
-        elif not world.liveness.report(" ".join(what.split())):
+            processes.leave(world.explain(world.liveness.failure))
+        if not world.liveness.report(" ".join(what.split())):
             complain(f"rank {world.rank} ({socket.gethostname()}) failed: {what}")
         processes.leave(1)
     return 1

@@ -41,6 +41,10 @@ NUMBERS = 8
 REMEDY = "continue from the last save with 'charlstm resume', or the same command with --if-exists resume"
 
 
+ABORTED = "rank 0 failed: "
+"""Begins what `Liveness` says if rank 0 ends the job; its exit status follows."""
+
+
 class Command(IntEnum):
     """What rank 0 tells the others to do."""
 
@@ -226,7 +230,8 @@ class World:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
-        self.liveness.report("")
+        if self.liveness.report(str(status)):  # the others see it and end, without the page that MPI prints
+            processes.leave(status)
         self.comm.Abort(status)
 
     def _abort_after_traceback(self, *error: Any) -> None:
@@ -235,13 +240,15 @@ class World:
 
     def _die(self, what: str) -> None:
         """End this process while its main thread is busy."""
-        self.explain(what)
-        processes.leave(1)
+        processes.leave(self.explain(what))
 
-    def explain(self, what: str) -> None:
-        """Print why the job ends, on rank 0, or on rank 1 if rank 0 can't."""
-        if self.rank == 0 or (self.rank == 1 and not what.startswith("rank 0 failed")):
+    def explain(self, what: str) -> int:
+        """Print why the job ends, on rank 0, or on rank 1 if rank 0 can't; return the exit status."""
+        if what.startswith(ABORTED):
+            return int(what[len(ABORTED) :])
+        if self.rank == 0 or (self.rank == 1 and what.startswith("rank 0 ")):
             complain(f"{what}, so training ends: {REMEDY}")
+        return 1
 
 
 def complain(sentence: str) -> None:
