@@ -23,6 +23,8 @@ CONNECT_S = 3.0
 """Maximum number of seconds to connect."""
 GRACE_S = 0.2
 """Seconds that the main thread has to notice a failure; a launcher may kill all ranks soon after one has died."""
+LINGER_S = 5.0
+"""Maximum number of seconds that a rank which has failed waits for rank 0 to say so."""
 FAILED = b"!"
 """Precedes the sentence of a rank that fails by itself."""
 
@@ -94,6 +96,14 @@ class Liveness:
                 connection.settimeout(CONNECT_S)
                 connection.sendall(FAILED + sentence.encode())
         return bool(self.names) and self.complete
+
+    def outlive(self) -> None:
+        """Wait until rank 0 has ended, for some seconds: launchers end all ranks soon after the first."""
+        until = time.monotonic() + LINGER_S
+        with contextlib.suppress(OSError):
+            for connection in self.names:
+                while time.monotonic() < until and FAILED not in (data := connection.recv(4096)) and data:
+                    pass
 
     def _watch(self) -> None:
         silent_s = dict.fromkeys(self.names, 0.0)

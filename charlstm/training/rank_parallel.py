@@ -59,6 +59,7 @@ def _serve(world: World) -> int:
             processes.leave(world.explain(world.liveness.failure))
         if not world.liveness.report(" ".join(what.split())):
             complain(f"rank {world.rank} ({socket.gethostname()}) failed: {what}")
+        world.liveness.outlive()
         processes.leave(1)
     return 1
 
