@@ -26,7 +26,7 @@ GRACE_S = 0.2
 LINGER_S = 5.0
 """Maximum number of seconds that a rank which has failed waits for rank 0 to say so."""
 FAILED = b"!"
-"""Precedes the sentence of a rank that fails by itself."""
+"""Precedes the sentence of a rank that fails by itself, which a line end follows."""
 
 
 class Liveness:
@@ -94,7 +94,7 @@ class Liveness:
         for connection in self.names:
             with contextlib.suppress(OSError):  # it has died
                 connection.settimeout(CONNECT_S)
-                connection.sendall(FAILED + sentence.encode())
+                connection.sendall(FAILED + " ".join(sentence.split()).encode() + b"\n")
         return bool(self.names) and self.complete
 
     def outlive(self) -> None:
@@ -135,13 +135,11 @@ class Liveness:
             return
         except OSError:
             data = b""
-        if data:
-            sentences[connection] = (sentences.get(connection, b"") + data)[-4096:].lstrip(b".")
-            return
-        said = sentences.get(connection, b"")
-        if said.startswith(FAILED):
-            self._fail(f"{self.names[connection]} failed: {said[len(FAILED) :].decode(errors='replace')}")
-        else:
+        said = sentences[connection] = (sentences.get(connection, b"") + data).lstrip(b".")
+        if said.startswith(FAILED) and (b"\n" in said or not data):
+            sentence = said[len(FAILED) :].partition(b"\n")[0]
+            self._fail(f"{self.names[connection]} failed: {sentence.decode(errors='replace')}")
+        elif not data:
             self._fail(f"{self.names[connection]} died")
 
     def _fail(self, what: str) -> None:
