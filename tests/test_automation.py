@@ -17,7 +17,7 @@ import pytest
 
 from charlstm import api
 from tests import documents
-from tests.conftest import ROOT, VERSES, slow, sweep, wait_for
+from tests.conftest import ROOT, VERSES, slow, wait_for
 from tests.documents import Block
 
 pytestmark = [pytest.mark.skipif(os.name == "nt", reason="cron, make and systemd")]
@@ -162,7 +162,8 @@ def test_systemd_understands_the_units(home: Path) -> None:
 # -- a text that grows
 
 
-@pytest.mark.parametrize("name", sweep(["diary", "app"], "diary"))
+@slow
+@pytest.mark.parametrize("name", ["diary", "app"])
 def test_a_text_that_grows_is_learned_night_after_night(home: Path, name: str) -> None:
     code, text = block("sh", f"{name}.txt").code, home / f"{name}.txt"
     text.write_text(VERSES * 20, encoding="utf-8")
@@ -301,6 +302,7 @@ def test_with_flock_before_it_the_second_one_waits(home: Path) -> None:
 # -- make
 
 
+@slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_make_trains_when_the_text_has_changed_and_only_then(home: Path) -> None:
     texts, variables = home / "texts", environment(home)

@@ -157,5 +157,18 @@ def test_a_line_without_chances_to_end_gets_them_back() -> None:
     assert account.boost()[1] > 0
 
 
+def test_empty_lines_owe_nothing_to_the_line_that_follows() -> None:
+    """Paragraphs with an empty line between: a paragraph begins with no chance to end, and needs none."""
+    lengths = sorted([0] * 33 + [200 + 5 * k for k in range(32)])
+    account = LineAccount(LineHazard(lengths), 1)
+    account.advance(np.array([9.0]), np.array([True]))  # the empty line
+    for _ in range(200):
+        assert account.boost() == [0]
+        account.advance(np.array([-20.0]), np.array([False]))
+    for _ in range(80):
+        account.advance(np.array([-20.0]), np.array([False]))
+    assert account.boost()[0] == pytest.approx(decoding.GAIN * np.log(2), rel=0.1), "half of the paragraphs end before"
+
+
 def test_a_prompt_is_no_missed_chance() -> None:
     assert LineAccount(LineHazard(range(65)), 1, chars=60).boost()[0] == 0

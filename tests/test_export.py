@@ -78,13 +78,15 @@ def test_weights_of_8_bits_are_off_by_half_a_step_of_their_row(config: ModelConf
 
 def test_fewer_bits_cost_little(capsys: pytest.CaptureFixture[str]) -> None:
     writer, ids = shipped()
-    tail = ids[len(ids) - len(ids) // 10 :]
-    work = model.Workspace.empty(writer.config, len(tail) - 1, 1)
+    N = 16  # stretches of the held-out tenth side by side
+    T = len(ids) // 10 // N
+    inputs, targets = (part.reshape(N, T).T for part in (ids[-N * T - 1 : -1], ids[-N * T :]))
+    work = model.Workspace.empty(writer.config, T, N)
 
     def loss(params: Arrays) -> float:
-        start = model.State.zero(writer.config, 1)
-        logits, _ = model.forward(params, writer.config, tail[:-1, None], start, work)
-        return float(losses.nll(logits, tail[1:]).mean(dtype=np.float64))
+        start = model.State.zero(writer.config, N)
+        logits, _ = model.forward(params, writer.config, inputs, start, work)
+        return float(losses.nll(logits, targets.reshape(-1)).mean(dtype=np.float64))
 
     full, half, eighth = (
         loss(params) for params in (writer.params, *(unpack(pack(writer.params, b)) for b in (16, 8)))
@@ -160,9 +162,18 @@ def test_the_scripts_are_readable_and_short() -> None:
 
 
 def test_the_page_is_hardly_larger_than_its_weights() -> None:
-    config = ModelConfig(61, hidden=256)
-    text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS)
+    config = ModelConfig(61, hidden=192)
+    text = page.build(config, params_of(config), "".join(map(chr, range(61))), FACTS, line_chars=[*range(900, 965)])
     assert len(text) < 1.4 * 2 * sum(array.size for array in params_of(config).values())
+
+
+def test_the_weights_are_base85_with_a_comma_for_the_digit_that_means_something_to_html() -> None:
+    scripts = Elements(build()).scripts
+    weights = scripts["weights"].strip()
+    assert set(weights) <= set(re.findall(r'const DIGITS = "(.*)"', scripts["lstm"])[0])
+    data = base64.b85decode(weights.replace(",", "<"))
+    assert data.startswith(pack(params_of(CONFIGS[0]), 16).data)
+    assert len(data) % 4 == 0
 
 
 class Elements(HTMLParser):

@@ -70,7 +70,7 @@ def test_options_stand_in_groups_with_the_budget_first_and_running_late(charlstm
     assert groups == ["Examples", "Arguments", "Duration", "Model", "Training", "Reading", "Running", "Options"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sweep(COMMANDS, *(c for c in COMMANDS if c not in ("train", "info"))))
 def test_every_example_of_the_help_runs(
     charlstm: Program, text: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

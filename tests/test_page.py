@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import string
 from collections.abc import Callable, Iterator
@@ -14,10 +15,13 @@ import pytest
 
 from charlstm.export.page import Facts, build
 from charlstm.export.weights import pack, unpack
-from charlstm.nn import model
+from charlstm.inference.sampling import decoding_of
+from charlstm.nn import decoding, model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
 from charlstm.nn.types import Array, Arrays
+from charlstm.settings import SampleConfig
+from charlstm.text.vocabulary import Vocabulary
 from tests.browser import CHROMIUM, Browser, Page
 
 pytestmark = [
@@ -31,6 +35,8 @@ HANZI = "\n" + "".join(chr(0x4E00 + k) for k in range(5386))
 HEBREW = "\n ,." + "".join(chr(c) for c in range(0x5B0, 0x5BD)) + "".join(chr(c) for c in range(0x5D0, 0x5EB))
 ARABIC = " " + "".join(chr(c) for c in range(0x621, 0x653))  # letters and combining marks, no line end
 EMOJI = "\n\u200d" + "".join(chr(0x1F600 + k) for k in range(70)) + "\U0001f3fb\U0001f3ff"
+LINE_CHARS = tuple(max(0, 2 * k - 30) for k in range(65))
+"""Quantiles of the lengths of lines: a quarter are empty, the longest has 98 characters."""
 ODD = "\x00\t\n\r\x1b \"&'</>\\`{}\x7f\x85\xad\u2028\u2029\u202e\ufeff\ufffe" + "a\u0301script-!"
 
 
@@ -65,9 +71,15 @@ class Run:
                 params[name] += rng.normal(0, 0.3, params[name].shape).astype(np.float32)
         return params
 
+    @property
+    def line_chars(self) -> tuple[int, ...]:
+        return LINE_CHARS if "\n" in self.characters else ()
+
     def page(self, **facts: Any) -> bytes:
         about = {"name": "a run", "sources": ["a text.txt"], "chars": 12345, "val_nats": 1.234} | facts
-        return build(self.config, self.params, self.characters, Facts(**about), bits=self.bits)
+        return build(
+            self.config, self.params, self.characters, Facts(**about), line_chars=self.line_chars, bits=self.bits
+        )
 
     def stepper(self) -> Stepper:
         """The same weights in Python."""
@@ -139,6 +151,61 @@ def greedy(run: Run, prompt: str, length: int) -> str:
         made += run.characters[int(logits.argmax())]
         logits = step(np.array([run.characters.index(made[-1])]))
     return made
+
+
+def random_numbers(seed: int) -> Iterator[float]:
+    """The page's random numbers."""
+    a, b, c = seed, 0, 0
+    for counter in itertools.count(1):
+        total = (a + b + counter) % 2**32
+        a, b, c = b ^ (b >> 9), (c + (c << 3)) % 2**32, (((c << 21) | (c >> 11)) + total) % 2**32
+        if counter > 15:
+            yield total / 2**32
+
+
+def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array]:
+    """What Python writes with the page's random numbers, and the probabilities of its first character."""
+    how = decoding_of(Vocabulary(run.characters), settings)
+    account = None
+    if run.line_chars and not how.exact:
+        hazard = decoding.LineHazard(run.line_chars)
+        account = decoding.LineAccount(hazard, 1, len(settings.prompt.rpartition("\n")[2]))
+    step, made, first = run.stepper().step, "", np.empty(0)
+    for character in settings.prompt:
+        logits = step(np.array([run.characters.index(character)]))
+    for number in itertools.islice(random_numbers(seed), settings.length):
+        if how.exact:
+            p = softmax(logits[:, 0])
+        else:
+            scores, log_odds = decoding.log_scores(logits, how, None if account is None else account.boost())
+            p = softmax(scores[:, 0])
+        first = first if made else p
+        chosen = np.searchsorted(np.cumsum(p), number, side="right")
+        made += run.characters[chosen]
+        if account is not None:
+            account.advance(log_odds, np.array([made[-1] == "\n"]))
+        logits = step(np.array([chosen]))
+    return made, first
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_page_chooses_characters_as_python_does(name: str, show: Callable[..., Page]) -> None:
+    """Temperature, top-p, the ends of lines and sentences, and the account of each line, by the same random numbers."""
+    run = RUNS[name]
+    page = show(run.page(), "#length=1")
+    rng = np.random.default_rng(4)
+    for seed, (temperature, top_p) in enumerate([(0.5, 1.0), (0.8, 0.95), (1.0, 1.0), (1.0, 0.5), (1.7, 0.9)], 7):
+        prompt = "".join(rng.choice(list(run.characters), 12))
+        expected, p = sampled(run, SampleConfig(temperature, top_p=top_p, prompt=prompt, length=500), seed)
+        settings = {"temperature": temperature, "topP": top_p}
+        found = page.run(f"charlstm.predict({json.dumps(prompt)}, {json.dumps(settings)}).then((p) => [...p])")
+        assert np.abs(np.array(found) - p).max() < 1e-4
+        settings |= {"prompt": prompt, "length": 500, "seed": seed}
+        assert page.run(f"charlstm.generate({json.dumps(settings)})") == expected
+        if run.line_chars and (temperature, top_p) != (1, 1):
+            lines = expected.split("\n")[1:-1]
+            assert max(map(len, lines)) < 2 * LINE_CHARS[-1]
+    assert page.complaints() == []
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -99,6 +99,12 @@ def test_a_long_text_does_not_ask_for_it(
     assert started_from("verses") is None
 
 
+def test_the_base_can_be_named_for_any_text(charlstm: Program, folder: Path) -> None:
+    Path("digits.txt").write_text("0123456789\n" * 60, encoding="utf-8")
+    assert charlstm("train", "digits.txt", "--init-from", "english", *FEW).status == 0
+    assert started_from("digits") == "english"
+
+
 def test_held_out_text_has_no_say(charlstm: Callable[..., Result], base: Path) -> None:
     Path("tail.txt").write_text(VERSES * 20 + "쪽빛 하늘 아래\n" * 50, encoding="utf-8")
     charlstm("train", "tail.txt", *FEW, "--val-fraction", "0.2")

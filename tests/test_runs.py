@@ -108,6 +108,19 @@ def test_quiet_training_tells_only_the_path(charlstm: Program, text: Path) -> No
         assert told.out.endswith(".npz\n")
 
 
+def test_quiet_and_another_display_contradict_each_other(
+    charlstm: Program, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", text, "--steps", 2, *SMALL, "-q")
+    told = charlstm(*words, "--display", "json")
+    assert (told.status, told.out) == (2, "")
+    assert told.sentence == "charlstm: --quiet is short for --display none, so leave out --quiet, or --display json"
+    assert not Path("checkpoints").exists()
+    assert charlstm(*words, "--display", "none").status == 0
+    monkeypatch.setenv("CHARLSTM_DISPLAY", "json")
+    assert charlstm("resume", "--steps", 3, "-q").out.endswith(".npz\n"), "the command line overrides the environment"
+
+
 # -- confused arguments
 
 

@@ -104,7 +104,7 @@ def train(
             tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from
         )  # fmt: skip
 
-    return on_ranks(lambda: drive(request(), "none" if quiet else display))
+    return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 
 
 def _has_input(stdin: TextIO | None) -> bool:
@@ -151,7 +151,7 @@ def resume(
     def request() -> ResumeRequest:
         return ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()))
 
-    return on_ranks(lambda: drive(request(), "none" if quiet else display))
+    return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 
 
 def on_ranks(program: Callable[[], int]) -> int:
@@ -224,6 +224,21 @@ def _budget(context: typer.Context) -> Budget:
     """Return the budget; a limit given on the command line overrides those from the environment."""
     names = [f.name for f in fields(Budget)]
     return Budget(**(_given(context, names, ("COMMANDLINE",)) or _given(context, names)))
+
+
+def _display(context: typer.Context, kind: DisplayKind, quiet: bool) -> DisplayKind:
+    """Return the display to use; -q overrides one from the environment.
+
+    Raises:
+        UsageError: the command line has -q and another display.
+    """
+    if (
+        quiet
+        and kind != "none"
+        and {"quiet", "display"} <= _given(context, ("quiet", "display"), ("COMMANDLINE",)).keys()
+    ):
+        raise UsageError(f"--quiet is short for --display none, so leave out --quiet, or --display {kind}")
+    return "none" if quiet else kind
 
 
 def _run_options(context: typer.Context) -> RunOptions:

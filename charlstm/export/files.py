@@ -39,7 +39,7 @@ def write(file: Checkpoint, name: str, target: Path, bits: int = 16, force: bool
         sample, facts = SampleConfig(), Facts(name, file.text.sources, file.text.chars, file.best_val_nats)
         data = build(
             model.config, model.params, model.vocabulary.characters, facts,
-            bits=bits, temperature=sample.temperature, top_p=sample.top_p,
+            line_chars=model.line_chars, bits=bits, temperature=sample.temperature, top_p=sample.top_p,
         )  # fmt: skip
     elif bits != 16:
         raise UsageError(f"`bits` {bits} applies to .html only: a .safetensors file contains float32 numbers")

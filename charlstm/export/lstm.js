@@ -1,4 +1,4 @@
-// The model of this page, run in a worker: an LSTM that predicts the next character, and the choice of one.
+// The model of this page: an LSTM that predicts the next character, and the choice of one.
 //
 // For t = 1, 2, …, with x the character that was read last (one-hot, or embedded) or the output of the layer below:
 //
@@ -13,35 +13,39 @@
 "use strict";
 
 const GATES = 4; // in the file's order: i, f, o, g
-const SLICE = 16; // milliseconds of work before the page's messages are read
-const COLDEST = 1e-30; // lower temperatures are raised to this one, which leaves nothing to chance either
+const COLDEST = 1e-30; // lower temperatures are raised to this one, which does not overflow
+const GAIN = 4; // how fast the odds of a line end rise with the hazard that a line is behind by
+const TAIL = 16; // hazard per length of the longest line beyond that length
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
 
 // -- weights --------------------------------------------------------------------------------------------------------
 
-/** The bytes of a base64 text. */
-function bytesOf(base64) {
-  const binary = atob(base64);
-  const bytes = new Uint8Array(binary.length);
-  for (let k = 0; k < bytes.length; k++) bytes[k] = binary.charCodeAt(k);
-  return bytes;
+/** The bytes of a base85 text: five digits are four bytes, the highest first. */
+function bytesOf(base85) {
+  const values = new Uint8Array(128);
+  for (let value = 0; value < DIGITS.length; value++) values[DIGITS.charCodeAt(value)] = value;
+  const bytes = new DataView(new ArrayBuffer((base85.length / 5) * 4));
+  for (let from = 0, to = 0, word = 0; to < bytes.byteLength; to += 4, word = 0) {
+    for (let k = 0; k < 5; k++) word = word * 85 + values[base85.charCodeAt(from++)];
+    bytes.setUint32(to, word);
+  }
+  return bytes.buffer;
 }
 
 /** The value of every 16-bit floating-point number, by its bits. */
 function halfFloats() {
   const values = new Float64Array(1 << 16);
   for (let bits = 0; bits < 1 << 15; bits++) {
-    const exponent = bits >> 10;
-    const fraction = (bits & 1023) / 1024;
-    const value = exponent ? (1 + fraction) * 2 ** (exponent - 15) : fraction * 2 ** -14;
-    values[bits] = value;
-    values[bits | (1 << 15)] = -value;
+    const exponent = bits >> 10, fraction = (bits & 1023) / 1024;
+    values[bits] = exponent ? (1 + fraction) * 2 ** (exponent - 15) : fraction * 2 ** -14;
+    values[bits | (1 << 15)] = -values[bits];
   }
   return values;
 }
 
 /** All arrays of the file by name: { rows, columns, values }, a vector being a matrix of one row. */
-function readArrays(entries, base64) {
-  const buffer = bytesOf(base64).buffer;
+function readArrays(entries, base85) {
+  const buffer = bytesOf(base85);
   const half = halfFloats();
   const arrays = {};
   for (const { name, rows, columns, offset, bits } of entries) {
@@ -119,10 +123,14 @@ function stepLayer(weights, inputs, start, from, c, h) {
 }
 
 class Model {
-  constructor({ characters, hidden, layers, embedding, arrays: entries }, base64) {
-    const arrays = readArrays(entries, base64);
+  constructor({ characters, hidden, layers, embedding, stops, lineChars, arrays: entries }, base85) {
+    const arrays = readArrays(entries, base85);
     this.characters = Array.from(characters); // code points: a character beyond U+FFFF is one
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
+    this.lineEnd = this.ids.get("\n");
+    this.ends = new Set([this.lineEnd, ...Array.from(stops, (stop) => this.ids.get(stop))]); // of lines and sentences
+    this.ends.delete(undefined);
+    this.hazard = lineHazard(lineChars);
     this.hidden = hidden;
     this.embedding = embedding ? arrays["embed.E"] : null;
     this.layers = [];
@@ -149,7 +157,7 @@ class Model {
 
   /** The characters' ids; an empty prompt begins a line, as in `charlstm sample`, if the model knows line ends. */
   encode(prompt) {
-    const characters = Array.from(prompt || (this.ids.has("\n") ? "\n" : ""));
+    const characters = Array.from(prompt || (this.lineEnd === undefined ? "" : "\n"));
     const unknown = [...new Set(characters.filter((character) => !this.ids.has(character)))];
     if (unknown.length) throw new RangeError(`the model never saw ${JSON.stringify(unknown.slice(0, 8).join(" "))}`);
     return characters.map((character) => this.ids.get(character));
@@ -186,7 +194,7 @@ class Model {
   }
 }
 
-// -- the choice of a character --------------------------------------------------------------------------------------
+// -- the choice of a character: charlstm/nn/decoding.py says why ----------------------------------------------------
 
 /** Uniform random numbers in [0, 1): "small fast counter" with 32 bits, by Chris Doty-Humphrey. */
 function randomNumbers(seed) {
@@ -202,99 +210,89 @@ function randomNumbers(seed) {
   return next;
 }
 
-/** exp((logit - largest) / temperature) of every character, and the sum of these weights. */
-function softmax(logits, temperature) {
-  const largest = logits.reduce((a, b) => Math.max(a, b));
-  const weights = new Float64Array(logits.length);
-  let sum = 0;
-  for (let id = 0; id < logits.length; id++) sum += weights[id] = Math.exp((logits[id] - largest) / temperature);
-  return { weights, sum };
+const largest = (scores) => scores.reduce((a, b) => Math.max(a, b));
+
+/** The logarithm of the sum of exp(score). */
+function logSum(scores) {
+  const top = largest(scores);
+  return top + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - top), 0));
 }
 
-/** Choose among the likeliest characters that together reach the probability topP. */
-function choose(logits, temperature, topP, random) {
-  if (temperature === 0) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
-  const { weights, sum } = softmax(logits, Math.max(temperature, COLDEST));
-  let ids = Array.from(weights.keys());
-  let kept = sum;
-  if (topP < 1) {
-    const least = ((1 - topP) * sum) / ids.length; // all that weigh less make up less than 1 - topP
-    ids = ids.filter((id) => weights[id] >= least).sort((a, b) => weights[b] - weights[a]);
-    let count = 0;
-    for (kept = 0; count < ids.length && kept < topP * sum; count++) kept += weights[ids[count]];
-    ids.length = count;
+/** Keep the likeliest characters that together reach the probability topP, and set the scores of the others to -∞. */
+function truncate(scores, topP) {
+  if (topP === 1) return;
+  const sum = logSum(scores);
+  const p = scores.map((score) => Math.exp(score - sum));
+  const least = (1 - topP) / p.length; // all that are less likely make up less than 1 - topP
+  const ranked = Array.from(p.keys()).filter((id) => p[id] >= least).sort((a, b) => p[b] - p[a]);
+  let upTo = 0;
+  const kept = new Set(ranked.filter((id) => (upTo += p[id]) - p[id] < topP)); // the likelier ones do not reach topP
+  for (let id = 0; id < p.length; id++) if (!kept.has(id)) scores[id] = -Infinity;
+}
+
+/** The scores whose softmax is the distribution to choose from, and the log odds of a line end, raised by `boost`. */
+function logScores({ ends, lineEnd }, logits, { temperature, topP }, boost) {
+  if (temperature === 1 && topP === 1) return { scores: logits, logOdds: -Infinity };
+  let scores = logits.slice();
+  if (ends.size < logits.length) { // the ends of lines and sentences keep their probability, the others share the rest
+    const sharp = logits.map((logit, id) => (ends.has(id) ? -Infinity : logit / Math.max(temperature, COLDEST)));
+    const others = logSum(logits.map((logit, id) => (ends.has(id) ? -Infinity : logit)));
+    const sum = logSum(sharp);
+    scores = sharp.map((score, id) => (ends.has(id) ? logits[id] : score - sum + others));
   }
-  let rest = random() * kept;
-  return ids.find((id) => (rest -= weights[id]) < 0) ?? ids[0];
+  const canEnd = lineEnd !== undefined && logits.length > 1;
+  if (canEnd) scores[lineEnd] = -Infinity;
+  const logOdds = canEnd ? logits[lineEnd] - logSum(scores) + boost : -Infinity;
+  truncate(scores, topP);
+  if (canEnd) scores[lineEnd] = logOdds + logSum(scores); // its odds do not change
+  return { scores, logOdds };
+}
+
+/** H: a fraction exp(-H(m)) of the text's lines, empty ones apart, has at least m characters. From their quantiles. */
+function lineHazard(quantiles) {
+  const lengths = quantiles.filter((chars) => chars > 0);
+  if (!lengths.length) return () => 0;
+  const last = lengths.length - 1, n = Math.max(1, last);
+  const knots = [], hazard = [];
+  lengths.forEach((chars, k) => {
+    if (chars === knots.at(-1)) return;
+    knots.push(chars);
+    hazard.push(-Math.log(k < last ? 1 - k / n : 0.5 / n));
+  });
+  return (chars) => {
+    const k = knots.findIndex((knot) => knot > chars);
+    if (k === 0) return hazard[0];
+    if (k < 0) return hazard.at(-1) + ((chars - knots.at(-1)) * TAIL) / lengths[last];
+    return hazard[k - 1] + ((chars - knots[k - 1]) / (knots[k] - knots[k - 1])) * (hazard[k] - hazard[k - 1]);
+  };
 }
 
 /** Write a text: yields null while the prompt is read, then each new character with its surprise, in nats. */
-function* write(model, ids, { temperature, topP, length, seed }) {
-  const random = randomNumbers(seed);
+function* write(model, ids, settings) {
+  const { hazard, lineEnd } = model;
+  const random = randomNumbers(settings.seed);
   const state = model.begin();
   let id = null;
   for (id of ids) {
     model.step(state, id);
     yield null;
   }
-  for (let made = 0; made < length; made++) {
+  let chars = ids.length - 1 - ids.lastIndexOf(lineEnd); // of the line so far
+  let spent = hazard(chars); // the chance to end that it had
+  for (let made = 0; made < settings.length; made++) {
     if (made) model.step(state, id);
     if (id === null) id = Math.floor(random() * model.characters.length); // there is nothing yet to predict from
-    else id = choose(state.logits, temperature, topP, random);
-    const { weights, sum } = softmax(state.logits, 1);
-    yield { character: model.characters[id], surprise: Math.log(sum / weights[id]) };
+    else if (settings.temperature === 0) id = state.logits.indexOf(largest(state.logits));
+    else {
+      const behind = Math.max(0, hazard(chars) - spent);
+      const { scores, logOdds } = logScores(model, state.logits, settings, GAIN * behind);
+      const sum = logSum(scores);
+      let rest = random();
+      id = scores.findIndex((score) => (rest -= Math.exp(score - sum)) < 0);
+      if (id < 0) id = scores.indexOf(largest(scores)); // rounding left something of the rest
+      if (chars) spent += Math.max(0, logOdds) + Math.log1p(Math.exp(-Math.abs(logOdds))); // -log(1 - p)
+    }
+    [chars, spent] = id === lineEnd ? [0, 0] : [chars + 1, spent];
+    yield { character: model.characters[id], surprise: logSum(state.logits) - state.logits[id] };
   }
 }
-
-// -- messages -------------------------------------------------------------------------------------------------------
-
-const texts = new Map(); // those being written, by the id of their message
-const turn = new MessageChannel(); // a message to oneself lets the page's messages in, and is quicker than a timer
-let turning = false;
-let model = null;
-
-turn.port1.onmessage = () => {
-  for (const [id, characters] of texts) {
-    const end = performance.now() + SLICE;
-    let text = "";
-    const surprises = [];
-    let next;
-    do {
-      next = characters.next();
-      text += next.value?.character ?? "";
-      if (next.value) surprises.push(next.value.surprise);
-    } while (!next.done && performance.now() < end);
-    if (next.done) texts.delete(id);
-    postMessage({ id, text, surprises, done: next.done });
-  }
-  turning = texts.size > 0;
-  if (turning) turn.port2.postMessage(null);
-};
-
-const answers = {
-  load: (data) => {
-    model = new Model(data.model, data.weights);
-  },
-  predict: ({ prompt }) => {
-    const state = model.begin();
-    for (const id of model.encode(prompt)) model.step(state, id);
-    const { weights, sum } = softmax(state.logits, 1);
-    return { probabilities: weights.map((weight) => weight / sum) };
-  },
-  write: (data) => {
-    texts.set(data.id, write(model, model.encode(data.prompt), data));
-    if (!turning) turn.port2.postMessage(null);
-    turning = true;
-  },
-  stop: ({ id }) => ({ done: texts.delete(id) }),
-};
-
-/** A message { id, ask, … } is answered by { id, … }; a text by many of them, the last of which is `done`. */
-onmessage = ({ data }) => {
-  try {
-    const answer = answers[data.ask](data);
-    if (answer) postMessage({ id: data.id, ...answer });
-  } catch (error) {
-    postMessage({ id: data.id, error: error.message });
-  }
-};

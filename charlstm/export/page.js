@@ -16,7 +16,8 @@ const LIMITS = {
 
 // -- the worker -----------------------------------------------------------------------------------------------------
 
-const source = new Blob([element("lstm").textContent], { type: "text/javascript" });
+const scripts = ["lstm", "worker"].map((id) => element(id).textContent);
+const source = new Blob(scripts, { type: "text/javascript" });
 const worker = new Worker(URL.createObjectURL(source));
 const waiting = new Map(); // what to do with the answers to a message, by its id
 let messages = 0;
@@ -40,7 +41,7 @@ function ask(message, onText = () => {}) {
   return { id, answer };
 }
 
-ask({ ask: "load", model: description, weights: element("weights").textContent.trim() }).answer.catch((error) => {
+ask({ ask: "load", model: description, weights: element("weights").textContent }).answer.catch((error) => {
   say(`The model could not be read: ${error.message}`);
 });
 
@@ -48,24 +49,33 @@ ask({ ask: "load", model: description, weights: element("weights").textContent.t
 
 const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
-/** Write a text after a prompt: a promise of it, without the prompt. What is not given is as the page begins with. */
-async function generate(settings = {}) {
-  const all = { ...description.settings, prompt: "", seed: anySeed(), ...settings };
+/** Settings whose numbers are within their limits. */
+function checked(settings) {
   for (const name of numbers) {
-    const [least, most] = LIMITS[name];
+    const [least, most] = LIMITS[name], value = settings[name];
     const whole = name === "length" || name === "seed";
-    if (!(whole ? Number.isInteger(all[name]) : Number.isFinite(all[name])) || all[name] < least || all[name] > most) {
-      throw new RangeError(`${name} ${all[name]} is out of range`);
+    if (!(whole ? Number.isInteger(value) : Number.isFinite(value)) || value < least || value > most) {
+      throw new RangeError(`${name} ${value} is out of range`);
     }
   }
+  return { ...settings, prompt: String(settings.prompt) };
+}
+
+/** Write a text after a prompt: a promise of it, without the prompt. What is not given is as the page begins with. */
+async function generate(settings = {}) {
+  const all = checked({ ...description.settings, prompt: "", seed: anySeed(), ...settings });
   let text = "";
-  await ask({ ask: "write", ...all, prompt: String(all.prompt) }, (reply) => (text += reply.text)).answer;
+  await ask({ ask: "write", ...all }, (reply) => (text += reply.text)).answer;
   return text;
 }
 
-/** The probability of every character after a prompt: a promise of an array in the order of `charlstm.characters`. */
-async function predict(prompt = "") {
-  return (await ask({ ask: "predict", prompt: String(prompt) }).answer).probabilities;
+/**
+ * The probability of every character after a prompt: a promise of an array in the order of `charlstm.characters`.
+ * Without settings they are the model's own, otherwise those that `generate` chooses from.
+ */
+async function predict(prompt = "", { temperature = 1, topP = 1 } = {}) {
+  const all = checked({ prompt, temperature, topP, length: 1, seed: 0 });
+  return (await ask({ ask: "predict", ...all }).answer).probabilities;
 }
 
 globalThis.charlstm = Object.freeze({ generate, predict, characters: Object.freeze([...known]) });

@@ -1,7 +1,7 @@
 """A model as one HTML file that writes text in a browser, without a server or a network.
 
-The file contains the weights (base64), the vocabulary, and the scripts of this folder: ``lstm.js`` is the model, which runs in a
-worker, and ``page.js`` the page around it. Its content security policy names the style and the script by their hashes and
+The file contains the weights (base85), the vocabulary, and the scripts of this folder: ``lstm.js`` is the model, ``worker.js`` runs it
+beside the page, and ``page.js`` is the page. Its content security policy names the style and the script by their hashes and
 allows no connection at all, so that nothing a run's name or text contains can run or load anything. The same model gives the same bytes.
 """
 
@@ -22,11 +22,14 @@ from typing import Any
 from charlstm.export.weights import pack
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
+from charlstm.text.lines import STOPS, WIDE_STOPS
 
 NAME_CHARS = 60
 """Longer names are cut."""
 NAMES = 3
 """Of this many texts the names are shown."""
+DIGITS = bytes.maketrans(b"<", b",")
+"""Python's base85 with a comma for the only digit that means something to HTML."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def build(
     characters: str,
     facts: Facts,
     *,
+    line_chars: Sequence[int] = (),
     bits: int = 16,
     temperature: float = 0.8,
     top_p: float = 1.0,
@@ -61,9 +65,9 @@ def build(
         params: the model's.
         characters: the vocabulary.
         facts: what the page says of the model.
+        line_chars: quantiles of the lengths of the text's lines, as `CharModel` has them.
         bits: 16 for float16 weights, 8 for int8 weights with a scale for each row.
-        temperature: the page begins with it.
-        top_p: the page begins with it.
+        temperature, top_p: the page begins with them.
         length: of a text, in characters; the page begins with it.
 
     Raises:
@@ -76,15 +80,14 @@ def build(
         "layers": config.layers,
         "embedding": config.embedding,
         "settings": {"temperature": temperature, "topP": top_p, "length": length},
+        "stops": STOPS + WIDE_STOPS,
+        "lineChars": line_chars,
         "arrays": packed.entries,
     }
-    style, script, lstm = _file("page.css"), _file("page.js"), _file("lstm.js")
+    style, script = _file("page.css"), _file("page.js")
     name, text = _visible(facts.name) or "A model", _texts(facts.sources)
     parts = {
-        "policy": (
-            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; worker-src blob:; img-src data:; "
-            "base-uri 'none'; form-action 'none'"
-        ),
+        "policy": _policy(script, style),
         "description": html.escape(
             f"A neural network that learned from {text} and writes new text like it, in your browser."
         ),
@@ -96,9 +99,10 @@ def build(
         "facts": "\n    ".join(_rows(config, params, len(packed.data), bits, facts)),
         "style": style,
         "script": script,
-        "lstm": lstm,
+        "lstm": _file("lstm.js"),
+        "worker": _file("worker.js"),
         "model": _json(model),
-        "weights": base64.b64encode(packed.data).decode(),
+        "weights": base64.b85encode(packed.data, pad=True).translate(DIGITS).decode(),
     }
     # One pass, so that what is inserted is not read again.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html")).encode()
@@ -150,6 +154,14 @@ DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 def _json(value: Any) -> str:
     """JSON in ASCII that can't end the script element around it."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _policy(script: str, style: str) -> str:
+    """The content security policy of a page with one script and one style."""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; worker-src blob:; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _hash(source: str) -> str:

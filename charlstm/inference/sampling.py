@@ -195,7 +195,7 @@ class _Streams:
         self.how = decoding_of(vocabulary, settings)
         self.noise = _Noise(rngs, len(vocabulary))
         self.lines: decoding.LineAccount | None = None
-        if char_model.line_chars and not self.how.exact:
+        if any(char_model.line_chars) and not self.how.exact:
             hazard = decoding.LineHazard(char_model.line_chars)
             self.lines = decoding.LineAccount(hazard, n, len(prompt.rpartition("\n")[2]))
         if start := start_text(vocabulary, settings.prompt, settings.unknown):

@@ -23,6 +23,9 @@ less chance to end than it should, the odds of its line end rise:
 
     boost = GAIN max(0, H(m) - A)
 
+Empty lines do not count, neither in H nor in A: where paragraphs are separated by them, only the model knows which line is to
+be empty, and a paragraph would owe the chance that the line before it had.
+
 At temperature 1 without truncation none of this applies: the distribution is exactly the model's. Temperature 0 is the
 argmax of the logits.
 """
@@ -154,15 +157,15 @@ class LineHazard:
     """H, the cumulative hazard of the lengths of lines: a fraction exp(-H(m)) of the lines has at least m characters."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
-        """Set H from evenly spaced quantiles of the lengths, which include the shortest and the longest."""
-        n = len(lengths) - 1
-        longest = max(1, lengths[-1])
-        survival = np.append(1 - np.arange(n) / n, 0.5 / n)  # half a line of n is longer than the longest
-        knots, first = np.unique(np.maximum(lengths, 0), return_index=True)
-        self.knots = np.append(knots, knots[-1] + longest).astype(np.float64)
-        hazard = -np.log(survival[first])
-        self.hazard = np.append(hazard, hazard[-1] + TAIL)
-        self.slope = TAIL / longest
+        """Set H from evenly spaced quantiles of the lengths, which include the longest; one must not be 0."""
+        lengths = [chars for chars in lengths if chars > 0]
+        n = max(1, len(lengths) - 1)
+        survival = np.append(
+            1 - np.arange(len(lengths) - 1) / n, 0.5 / n
+        )  # half a line of n is longer than the longest
+        knots, first = np.unique(lengths, return_index=True)
+        self.knots, self.hazard = knots.astype(np.float64), -np.log(survival[first])
+        self.slope = TAIL / lengths[-1]
 
     def __call__(self, chars: Array) -> Array:
         """Return H of each length."""
@@ -187,7 +190,7 @@ class LineAccount:
 
     def advance(self, log_odds: Array, ended: Array) -> None:
         """Record the log odds of a line end that each line had, and which lines ended."""
-        self.spent += np.logaddexp(0, log_odds)  # -log(1 - p)
+        self.spent += np.where(self.chars > 0, np.logaddexp(0, log_odds), 0)  # -log(1 - p)
         self.chars += 1
         self.chars[ended] = 0
         self.spent[ended] = 0

@@ -138,8 +138,8 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     for path in wanted:
         if path.is_file():
             return path
-    if best and run == BUILT_IN and bundled.exists():
-        return bundled
+    if best and run in (BUILT_IN, BASE) and bundled_path("checkpoints", run + SUFFIX).exists():
+        return bundled_path("checkpoints", run + SUFFIX)
     for path in (files.best, files.latest):
         if (what := obstacle(path)) not in (None, "missing"):
             raise UsageError(f"{path} is {what}, not a checkpoint: give the name of another run")

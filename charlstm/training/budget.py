@@ -12,7 +12,7 @@ from charlstm.training.state import TrainState
 
 AFTER_S, AFTER_STEPS = 2.0, 10
 """A time budget is converted to steps after this many seconds of training (or a twentieth of the budget), and at least
-this many steps."""
+this many steps. Corrections are at least as far apart."""
 SLACK, UNTIL = 0.05, 0.95
 """The plan is corrected if it is off by more than the first fraction, until the second fraction of the time is gone."""
 
@@ -90,7 +90,7 @@ class Planner:
         self.budget_s = 60 * (run.schedule.minutes or minutes)
         self.start_s = self.lap_s = clock()
         self.lap_step = run.step
-        self.next_s = min(AFTER_S, self.budget_s / 20)
+        self.next_s = self.pause_s = min(AFTER_S, self.budget_s / 20)
 
     def on_progress(self, event: events.Progress) -> Iterator[events.Event]:
         """Make or correct the plan, each time the elapsed time has grown by about half."""
@@ -107,7 +107,7 @@ class Planner:
         if schedule.minutes is None:
             last = min(last, max(run.step + 1, self.epochs * self.windows))
         self.lap_s, self.lap_step = now, run.step
-        self.next_s = elapsed_s + max(AFTER_S, min(elapsed_s, self.budget_s - elapsed_s) / 2)
+        self.next_s = elapsed_s + max(self.pause_s, min(elapsed_s, self.budget_s - elapsed_s) / 2)
         if schedule.last is None or abs(last - schedule.last) > SLACK * (schedule.last - run.step):
             _end(run, last, self.val_chars)
             note = f"{last:,} steps at {1 / step_s:.1f} per second, evaluated every {schedule.eval_every:,}"
