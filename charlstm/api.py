@@ -27,6 +27,7 @@ from charlstm.settings import (
     RUNS,
     Budget,
     IfExists,
+    OnRead,
     ResumeRequest,
     RunOptions,
     SampleConfig,
@@ -38,6 +39,7 @@ from charlstm.settings import (
 )
 from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
+from charlstm.text import cache as cache_files
 from charlstm.text import corpus
 from charlstm.text.corpus import Corpus, TextInfo
 from charlstm.text.sources import expand, find
@@ -49,19 +51,19 @@ if TYPE_CHECKING:
     from charlstm.events import Event
 
 
-def load(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> Model:
+def load(run: str | Path | None = None, checkpoints: str | Path = RUNS, cache: str | Path = AUTO) -> Model:
     """Load a model from its file.
 
     Args:
-        run: the name of a run or the path of an .npz file. None means the newest run, or the built-in model if there are
-            no runs.
+        run: the name of a run or the path of an .npz file; None: the newest run, or without runs the built-in model.
         checkpoints: the checkpoint folder.
+        cache: the folder of its training text if that is long: see `charlstm.settings.RunOptions`.
 
     Raises:
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)))
+    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)), cache)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +71,7 @@ class Model:
     """A trained model, with the metadata in its file."""
 
     file: Checkpoint
+    cache: str | Path = AUTO  # where its training text may be
 
     def __repr__(self) -> str:
         return f"<charlstm model {self.name!r}: {self.config}>"
@@ -184,9 +187,9 @@ class Model:
 
         files.write(self.file, self.name, Path(path), bits, force)
 
-    def training_text(self) -> TrainingText:
+    def training_text(self, setting: str = "novelty") -> TrainingText:
         """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
-        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name)
+        return novelty.read_training_text(self.text, self.settings.val_fraction, self.name, setting, self.cache)
 
     @cached_property
     def _passages(self) -> dict[int, Passages]:
@@ -194,8 +197,7 @@ class Model:
 
     def _copies(self, chars: int) -> Passages:
         if chars not in self._passages:
-            text = novelty.read_training_text(self.text, self.settings.val_fraction, self.name, "no_copy")
-            self._passages[chars] = Passages(text, chars)
+            self._passages[chars] = Passages(self.training_text("no_copy"), chars)
         return self._passages[chars]
 
 
@@ -225,13 +227,21 @@ def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> d
     return describe.describe(None if run is None else str(run), expand(checkpoints))
 
 
-def read_text(corpora: str | Path | Sequence[str | Path], **reading: Any) -> Corpus:
+def read_text(
+    corpora: str | Path | Sequence[str | Path],
+    *,
+    cache: str | Path = AUTO,
+    on_read: OnRead | None = None,
+    **reading: Any,
+) -> Corpus:
     """Find and read texts as `train` does; `reading` are the fields of `charlstm.settings.TextOptions`.
+
+    The ids of a long text stay in a file in the folder `cache`; `numpy.asarray` makes an array of them, or of a slice.
 
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
-    return corpus.read(find(_words(corpora)), TextOptions(**reading))
+    return corpus.read(find(_words(corpora)), TextOptions(**reading), cache_files.folder_of(cache), on_read)
 
 
 def _words(corpora: str | Path | Sequence[str | Path]) -> list[str]:

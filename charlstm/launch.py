@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageError
 from charlstm.session import Session
-from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, TextOptions, TrainConfig, TrainRequest
+from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, RunOptions, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
-from charlstm.text import corpus
+from charlstm.text import cache, corpus
+from charlstm.text.ids import TextIds
 from charlstm.text.sources import STDIN, default_name, find, find_again
 from charlstm.training import loop
 from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
-from charlstm.training.memory import check_memory
+from charlstm.training.memory import available_bytes, check_memory
 from charlstm.training.state import Pretrained, TrainState, begin, fit_to_ranks
 
 MOST_HELD_OUT = 1_000_000
@@ -58,12 +57,16 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     seen = _existing(request, files)
-    text = corpus.read(sources, seen.text.options if seen else request.reading)
+    text = _read(sources, seen.text.options if seen else request.reading, request.options)
     # What does not fit into memory is refused before anything is written.
     made = None if seen else _new_run(request, text)
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
         return _with_lock(request, files, text, stop, lock, notes, made)
+
+
+def _read(sources: Sequence[str], reading: TextOptions, options: RunOptions) -> corpus.Corpus:
+    return corpus.read(sources, reading, cache.folder_of(options.cache), options.on_read, available_bytes())
 
 
 def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint | None:
@@ -176,7 +179,7 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     return run, text, [note for note in (*text.notes, *notes, choice.why, *more_notes) if note]
 
 
-def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
+def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> tuple[Pretrained | None, str]:
     """Return the weights to start from, None for random ones; and a note for the user.
 
     Raises:
@@ -240,8 +243,8 @@ def _resumed(
 ) -> Session:
     """Resume a run that is locked, on its text; if that is not given, it is read again."""
     run = _load(files.latest)
-    check_memory(run.shape, run.config, run.text.chars, "end other programs, or raise the limit")
     text = _same_text(run, files.name, request, text)
+    check_memory(run.shape, run.config, run.text.chars, text.mapped, "end other programs, or raise the limit")
     if STDIN not in text.info.sources:
         run.text = text.info  # it may have moved
     notes = list(text.notes)
@@ -271,21 +274,23 @@ def _load(path: Path) -> TrainState:
 
 
 def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:
-    """Check that a text is that of a run; if it is not given, read it again, from where the request says it is now.
+    """Check that a text is that of a run, and return it with the run's ids.
+
+    If it is not given, it is read again, from where the request says it is now.
 
     Raises:
         UsageError: it came from standard input.
         CorpusError: it is missing or has changed.
     """
     if text is None and request.texts:
-        text = corpus.read(find(request.texts), run.text.options)
+        text = _read(find(request.texts), run.text.options, request.options)
     elif text is None:
         if STDIN in run.text.sources:
             raise UsageError(
                 f"the text of {name!r} came from standard input: pipe it into 'charlstm resume {name} --text -'"
             )
         try:
-            text = corpus.read(find_again(run.text.sources), run.text.options)
+            text = _read(find_again(run.text.sources), run.text.options, request.options)
         except CorpusError as error:
             raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
     if (text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars):
@@ -293,7 +298,7 @@ def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.
             f"the text of {name!r} has changed ({corpus.what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
             f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
         )
-    return text
+    return text.numbered_as(run.vocabulary)
 
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:
@@ -321,6 +326,5 @@ def _with_budget(session: Session, budget: Budget) -> Session:
     # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
     unjudged = not goes_on and loop.evaluation_is_due(session.state)
     session.idle = not goes_on and not unjudged
-    if note and not unjudged:
-        session.notes.append(note)
+    session.notes += [note] if note and not unjudged else []
     return session

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm import events
 from charlstm.errors import CharlstmError, DivergenceError, SaveError
@@ -18,6 +17,7 @@ from charlstm.settings import RunOptions
 from charlstm.storage.lock import Lock
 from charlstm.storage.runs import RunFiles
 from charlstm.storage.saver import CheckpointSaver
+from charlstm.text.ids import MappedIds, TextIds
 from charlstm.text.sources import summary
 from charlstm.training import advice, loop
 from charlstm.training.budget import Planner
@@ -35,8 +35,8 @@ class Session:
 
     files: RunFiles
     state: TrainState
-    train_ids: NDArray[Any]
-    val_ids: NDArray[Any]
+    train_ids: TextIds
+    val_ids: TextIds
     notes: list[str]
     resumed: bool
     options: RunOptions
@@ -186,7 +186,7 @@ class Session:
             hidden=s.shape.hidden,
             layers=s.shape.layers,
             parameters=s.parameters,
-            memory_bytes=memory_bytes(s),
+            memory_bytes=memory_bytes(s, isinstance(self.train_ids, MappedIds)),
             batch=s.config.batch,
             seq=s.config.seq,
             optimizer=s.config.optimizer,

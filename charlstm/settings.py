@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ Optimizer = Literal["muon", "adam", "rmsprop", "sgd"]
 Unknown = Literal["error", "skip"]
 IfExists = Literal["fail", "resume", "update", "overwrite"]
 DisplayKind = Literal["auto", "live", "bar", "lines", "json", "none"]
+OnRead = Callable[[int, int], None]
+"""Called while a text is read, with the number of bytes read since the last call, and the size of its files (0: unknown)."""
 
 MINUTES = Range(0, 1e9, open="low")
 """The possible time budgets, up to some two thousand years."""
@@ -34,7 +36,7 @@ DEFAULT_EPOCHS = 60
 PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
 """The same for a run that starts from pretrained weights."""
 AUTO, NONE = "auto", "none"
-"""Values of `init_from` that are not runs: the bundled base if it suits the text, and random weights."""
+"""Values of `init_from` that are not runs (the bundled base if it suits the text, and random weights), and of `cache`."""
 RUNS = Path("checkpoints")
 """The default checkpoint folder."""
 
@@ -131,6 +133,10 @@ class RunOptions:
     preview_temperature: Annotated[float, Range(0, 1000)] = 0.8
     stream_preview: bool = False  # emit a preview piece by piece while it is generated
     threads: Annotated[int, Range(0, 1024)] = 0  # 0: one per core
+    cache: str | Path = (
+        AUTO  # folder for encoded long texts; "auto": the user's cache folder, "none": keep texts in memory
+    )
+    on_read: OnRead | None = None  # is told how much of the text has been read
 
     def __post_init__(self) -> None:
         check(self)

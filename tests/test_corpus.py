@@ -14,7 +14,7 @@ import pytest
 
 from charlstm.errors import CorpusError
 from charlstm.settings import TextOptions
-from charlstm.text import corpus, files
+from charlstm.text import corpus, files, ids
 from charlstm.text.sources import default_name, find, find_again
 from tests.conftest import SMALL, Result
 
@@ -216,7 +216,7 @@ def test_of_a_file_that_grows_while_it_is_read_what_was_there_is_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(folder, "grows and grows, é".encode()[:-1])  # cut inside a character, as by a writer's buffer
-    add = corpus._Builder.add
+    add = corpus.Numbering.add
 
     def grow(builder: object, piece: str) -> None:
         with path.open("ab") as file:
@@ -224,13 +224,13 @@ def test_of_a_file_that_grows_while_it_is_read_what_was_there_is_taken(
         add(builder, piece)  # type: ignore[arg-type]
 
     monkeypatch.setattr(files, "CHUNK_BYTES", 4)
-    monkeypatch.setattr(corpus._Builder, "add", grow)
+    monkeypatch.setattr(corpus.Numbering, "add", grow)
     assert read(path)[0] == "grows and grows, é"
 
 
 def test_whether_a_text_only_grew_is_known_from_its_hash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read(write(folder, "the cat, é".encode()))[1].info
-    monkeypatch.setattr(corpus, "BLOCK_CHARS", 3)
+    monkeypatch.setattr(ids, "BLOCK_CHARS", 3)
     assert read(write(folder, "the cat, é sat".encode()))[1].begins_with(before)
     assert not read(write(folder, "The cat, é sat".encode()))[1].begins_with(before)
 

@@ -163,14 +163,15 @@ def random_numbers(seed: int) -> Iterator[float]:
             yield total / 2**32
 
 
-def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array]:
-    """What Python writes with the page's random numbers, and the probabilities of its first character."""
+def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array, list[float]]:
+    """What Python writes with the page's random numbers, the probabilities of its first character, and by how much another
+    random number would have chosen another character, for each."""
     how = decoding_of(Vocabulary(run.characters), settings)
     account = None
     if run.line_chars and not how.exact:
         hazard = decoding.LineHazard(run.line_chars)
         account = decoding.LineAccount(hazard, 1, len(settings.prompt.rpartition("\n")[2]))
-    step, made, first = run.stepper().step, "", np.empty(0)
+    step, made, first, margins = run.stepper().step, "", np.empty(0), []
     for character in settings.prompt:
         logits = step(np.array([run.characters.index(character)]))
     for number in itertools.islice(random_numbers(seed), settings.length):
@@ -180,12 +181,14 @@ def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array]:
             scores, log_odds = decoding.log_scores(logits, how, None if account is None else account.boost())
             p = softmax(scores[:, 0])
         first = first if made else p
-        chosen = np.searchsorted(np.cumsum(p), number, side="right")
+        sums = np.cumsum(p)
+        margins.append(float(np.abs(sums - number).min()))
+        chosen = np.searchsorted(sums, number, side="right")
         made += run.characters[chosen]
         if account is not None:
             account.advance(log_odds, np.array([made[-1] == "\n"]))
         logits = step(np.array([chosen]))
-    return made, first
+    return made, first, margins
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -194,17 +197,22 @@ def test_the_page_chooses_characters_as_python_does(name: str, show: Callable[..
     run = RUNS[name]
     page = show(run.page(), "#length=1")
     rng = np.random.default_rng(4)
+    same = 0
     for seed, (temperature, top_p) in enumerate([(0.5, 1.0), (0.8, 0.95), (1.0, 1.0), (1.0, 0.5), (1.7, 0.9)], 7):
         prompt = "".join(rng.choice(list(run.characters), 12))
-        expected, p = sampled(run, SampleConfig(temperature, top_p=top_p, prompt=prompt, length=500), seed)
+        expected, p, margins = sampled(run, SampleConfig(temperature, top_p=top_p, prompt=prompt, length=500), seed)
         settings = {"temperature": temperature, "topP": top_p}
         found = page.run(f"charlstm.predict({json.dumps(prompt)}, {json.dumps(settings)}).then((p) => [...p])")
         assert np.abs(np.array(found) - p).max() < 1e-4
         settings |= {"prompt": prompt, "length": 500, "seed": seed}
-        assert page.run(f"charlstm.generate({json.dumps(settings)})") == expected
+        made = page.run(f"charlstm.generate({json.dumps(settings)})")
+        alike = next((k for k, pair in enumerate(zip(made, expected, strict=True)) if len(set(pair)) > 1), 500)
+        assert alike == 500 or margins[alike] < 1e-5, "more than rounding"
+        same += alike
         if run.line_chars and (temperature, top_p) != (1, 1):
             lines = expected.split("\n")[1:-1]
             assert max(map(len, lines)) < 2 * LINE_CHARS[-1]
+    assert same > 1500
     assert page.complaints() == []
 
 

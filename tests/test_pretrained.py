@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charlstm import api
 from charlstm.inference import evaluation
 from charlstm.settings import PRETRAINED_MINUTES
 from charlstm.storage import checkpoint, pretrained
@@ -99,7 +100,7 @@ def test_a_long_text_does_not_ask_for_it(
     assert started_from("verses") is None
 
 
-def test_the_base_can_be_named_for_any_text(charlstm: Program, folder: Path) -> None:
+def test_the_base_can_be_named_for_any_text(charlstm: Callable[..., Result], folder: Path) -> None:
     Path("digits.txt").write_text("0123456789\n" * 60, encoding="utf-8")
     assert charlstm("train", "digits.txt", "--init-from", "english", *FEW).status == 0
     assert started_from("digits") == "english"
@@ -125,6 +126,24 @@ def test_the_base_is_half_as_large_and_nearly_the_same(base: Path, folder: Path)
         assert half.char_model.params[name].dtype == np.float32
         np.testing.assert_allclose(half.char_model.params[name], p, rtol=1e-3, atol=1e-6)
     assert half.bytes < 0.75 * whole.bytes
+
+
+def test_a_run_that_knows_more_characters_than_its_text_resumes_exactly(
+    charlstm: Callable[..., Result], text: Path
+) -> None:
+    Path("more.txt").write_text("ABC {}~|\n" * 99 + VERSES, encoding="utf-8")
+    assert charlstm("train", "more.txt", "--steps", 2, *SMALL).status == 0
+    options = ("train", text, "--steps", 20, "--batch", 4, "--seq", 10, "--preview-every", 0, "--init-from", "more")
+    assert charlstm(*options, "--name", "whole").status == 0
+    stop, half = api.Stop(), {"init_from": "more", "name": "half", "batch": 4, "seq": 10, "steps": 20}
+    for event in api.train(text, stop=stop, preview_every_s=0, **half):
+        if event.step == 7:
+            stop.reason = "enough"
+    assert checkpoint.load(Path("checkpoints/half.npz")).step == 7
+    assert charlstm("resume", "half").status == 0
+    whole, half_done = (checkpoint.load(Path("checkpoints", f"{name}.npz")) for name in ("whole", "half"))
+    for name, p in whole.char_model.params.items():
+        np.testing.assert_array_equal(half_done.char_model.params[name], p)
 
 
 # -- a text that grows

@@ -22,6 +22,7 @@ from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
     SAMPLE_DEFAULTS,
+    Cache,
     Checkpoints,
     Count,
     Encoding,
@@ -61,7 +62,7 @@ from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.nn.config import Range
-from charlstm.settings import CONVERSATION_LENGTH, RUNS, SampleConfig, require
+from charlstm.settings import AUTO, CONVERSATION_LENGTH, RUNS, SampleConfig, require
 
 ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
@@ -196,6 +197,7 @@ def sample(
     count: Count = 1,
     separator: TextSeparator = None,
     novelty: Novelty = False,
+    cache: Cache = AUTO,
     interactive: Interactive = False,
     json: JSON = False,
     output: Output = None,
@@ -242,12 +244,12 @@ def sample(
         if interactive:
             from charlstm.cli.interactive import converse
 
-            return converse(run, checkpoints, settings, seed)
+            return converse(run, checkpoints, cache, settings, seed)
         from charlstm.cli.sample import write_samples
 
         return write_samples(
             run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
-            separator=None if separator is None else unescape(separator), novelty=novelty, as_json=json, output=output, quiet=quiet,
+            separator=None if separator is None else unescape(separator), novelty=novelty, cache=cache, as_json=json, output=output, quiet=quiet,
         )  # fmt: skip
 
 
@@ -309,6 +311,7 @@ def evaluate(
     field: Field = "",
     separator: Separator = "\n",
     unescape: Unescape = False,
+    cache: Cache = AUTO,
     checkpoints: Checkpoints = RUNS,
 ) -> int:
     """Measure how well a run predicts a text, in nats and bits per character.
@@ -323,5 +326,5 @@ def evaluate(
 
     with signals.leaving_on_signals():
         return write_eval(
-            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, show=show, as_json=json
-        )
+            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, cache=cache, show=show, as_json=json
+        )  # fmt: skip

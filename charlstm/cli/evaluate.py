@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import api
+from charlstm.cli.reading import reading_bar
 from charlstm.cli.sample import can_show
 from charlstm.display.formatting import bits, loss, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
-from charlstm.settings import TextOptions, Unknown
+from charlstm.settings import AUTO, TextOptions, Unknown
 
 
 class Shade(NamedTuple):
@@ -47,6 +48,7 @@ def write_eval(
     unknown: Unknown,
     *,
     limit: int = 0,
+    cache: str = AUTO,
     show: bool,
     as_json: bool,
 ) -> int:
@@ -54,7 +56,9 @@ def write_eval(
     from tqdm import tqdm
 
     model = _load(run, folder, corpora)
-    scored = model.score(api.read_text(corpora, **vars(reading)), context=context, unknown=unknown, limit=limit)
+    with reading_bar() as on_read:
+        text = api.read_text(corpora, cache=cache, on_read=on_read, **vars(reading))
+    scored = model.score(text, context=context, unknown=unknown, limit=limit)
     char_nll = np.full(len(scored.ids) if show else 0, np.nan, np.float32)
     total = 0.0
     with tqdm(
@@ -76,12 +80,12 @@ def write_eval(
             "left_out": scored.left_out,
         }
         if show:
-            facts["text"] = "".join(model.vocabulary[k] for k in scored.ids)
+            facts["text"] = "".join(model.vocabulary[k] for k in np.asarray(scored.ids))
             facts["char_nats"] = [round(value, 4) if math.isfinite(value) else None for value in char_nll.tolist()]
         print(dump(facts), flush=True)
         return 0
     if show:
-        _write_shades(model.vocabulary, scored.ids, char_nll)
+        _write_shades(model.vocabulary, np.asarray(scored.ids), char_nll)
     lost = f" ({scored.left_out:,} unknown ones skipped)" if scored.left_out else ""
     print(f"{loss(mean)} per character over {scored.chars:,} characters{lost}; chance level {loss(chance)}", flush=True)
     return 0

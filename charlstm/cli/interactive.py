@@ -42,7 +42,7 @@ NUMBERS = {
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def converse(run: str | None, folder: Path, settings: SampleConfig, seed: int | None) -> int:
+def converse(run: str | None, folder: Path, cache: str, settings: SampleConfig, seed: int | None) -> int:
     """Answer lines of standard input until it ends; return the exit status.
 
     Raises:
@@ -50,7 +50,7 @@ def converse(run: str | None, folder: Path, settings: SampleConfig, seed: int | 
     """
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError("-i needs input, but standard input is closed: run it in a terminal, or pipe in lines")
-    model = api.load(run, folder)
+    model = api.load(run, folder, cache)
     if seed is None:
         seed = api.draw_seed()
         _tell(f"seed {seed}")

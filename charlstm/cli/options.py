@@ -195,6 +195,10 @@ Separator = Annotated[
     ),
 ]
 Unescape = Annotated[bool, option("--unescape", "Decode HTML entities such as &amp;.", READING, show_default=False)]
+Cache = Annotated[
+    str,
+    option("--cache", "Cache folder for texts of 32 MB or more (none: keep them in memory).", RUNNING, metavar="DIR"),
+]
 Text = Annotated[
     list[str] | None,
     option(

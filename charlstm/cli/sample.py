@@ -15,7 +15,7 @@ from charlstm.display.formatting import inline, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
 from charlstm.inference import novelty
-from charlstm.settings import SampleConfig
+from charlstm.settings import AUTO, SampleConfig
 from charlstm.storage import atomic
 from charlstm.storage.runs import skipped
 from charlstm.text.lines import circle_chars
@@ -36,6 +36,7 @@ def write_samples(
     prompt_file: Path | None = None,
     separator: str | None = None,
     novelty: bool = False,
+    cache: str = AUTO,
     as_json: bool = False,
     output: Path | None = None,
     quiet: bool = False,
@@ -51,7 +52,7 @@ def write_samples(
     if endless and (as_json or count > 1 or temps or output is not None or novelty):
         raise UsageError("--json, -n, --temps, --novelty and --output need a finite sample: set --length")
     settings = _with_prompt(settings, prompt_file)
-    model = api.load(run, folder)
+    model = api.load(run, folder, cache)
     if run is None and (note := skipped(folder)):
         print(inline(note), file=sys.stderr)
     training_text = model.training_text() if novelty else None

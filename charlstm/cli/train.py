@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +16,7 @@ from charlstm.cli import hints, signals
 from charlstm.cli.options import (
     DEFAULTS,
     Batch,
+    Cache,
     Checkpoints,
     Clip,
     CorpusNames,
@@ -47,6 +48,7 @@ from charlstm.cli.options import (
     WindowLength,
     text_options,
 )
+from charlstm.cli.reading import reading_bar
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, UsageError
 from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
@@ -81,6 +83,7 @@ def train(
     field: Field = "",
     separator: Separator = "\n",
     unescape: Unescape = False,
+    cache: Cache = AUTO,
     if_exists: IfExistsOption = "fail",
     display: Display = "auto",
     quiet: QuietRun = False,
@@ -135,6 +138,7 @@ def resume(
     epochs: Epochs = None,
     steps: Steps = None,
     text: Text = None,
+    cache: Cache = AUTO,
     display: Display = "auto",
     quiet: QuietRun = False,
     save_every: SaveEvery = RUN_OPTIONS.save_every_s,
@@ -179,14 +183,12 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
     if kind == "json":
         signals.need_stdout()
     blas.prepare()
-    from charlstm import api  # loads NumPy
-
     stop = Stop()
     with signals.stopping(stop), open_display(kind, sys.stdout, sys.stderr) as display:
         options = replace(request.options, stream_preview=display.stream_preview)
         if kind == "none":
             options = replace(options, preview_every_s=0.0)
-        for event in api.begin(replace(request, options=options), stop):
+        for event in _begin(replace(request, options=options), stop, kind):
             display.show(event if kind == "json" else _spelled(event))
             if stop.suspend:
                 stop.suspend = False
@@ -201,6 +203,14 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
             sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
         sys.stdout.flush()
     return SIGNALS.get(stop.reason or "", 0)
+
+
+def _begin(request: TrainRequest | ResumeRequest, stop: Stop, kind: DisplayKind) -> Generator[Event, None, None]:
+    """Read the text, with a bar if progress is shown, and return the events."""
+    from charlstm import api  # loads NumPy
+
+    with reading_bar(shown=kind not in ("none", "json")) as on_read:
+        return api.begin(replace(request, options=replace(request.options, on_read=on_read)), stop)
 
 
 def _spelled(event: Event) -> Event:
@@ -244,5 +254,8 @@ def _display(context: typer.Context, kind: DisplayKind, quiet: bool) -> DisplayK
 def _run_options(context: typer.Context) -> RunOptions:
     params = context.params
     return RunOptions(
-        save_every_s=params["save_every"], preview_every_s=params["preview_every"], threads=params["threads"]
+        save_every_s=params["save_every"],
+        preview_every_s=params["preview_every"],
+        threads=params["threads"],
+        cache=params["cache"],
     )

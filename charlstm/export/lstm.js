@@ -14,7 +14,7 @@
 
 const GATES = 4; // in the file's order: i, f, o, g
 const COLDEST = 1e-30; // lower temperatures are raised to this one, which does not overflow
-const GAIN = 4; // how fast the odds of a line end rise with the hazard that a line is behind by
+const GAIN = 2; // how fast the odds of a line end rise with the hazard that a line is behind by
 const TAIL = 16; // hazard per length of the longest line beyond that length
 const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
 

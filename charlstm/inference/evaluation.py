@@ -13,33 +13,36 @@ from charlstm.nn import loss, model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Arrays
+from charlstm.text.ids import MappedIds, TextIds, blocks
 
 STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
 """Maximum number of streams, steps per window, and minimum number of characters per stream."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window; a large vocabulary gets shorter windows."""
-COUNT_CHARS = 1 << 18
-"""Characters per block when counting."""
 
 
 def evaluate(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], pool: ThreadPool | None = None, shards: int = 1
+    params: Arrays, config: ModelConfig, ids: TextIds, pool: ThreadPool | None = None, shards: int = 1
 ) -> float:
     """Return the mean loss of a whole text, (chars,), in nats per character.
 
     Every character but the first is predicted once. The text is read in parallel streams, each from a zero state; the
     state of a run is not changed.
     """
-    jobs = groups_of(ids, shards)
-    return sum((pool or ThreadPool(1)).map(lambda k: group_nats(params, config, ids, k, jobs), jobs)) / (len(ids) - 1)
+    groups = groups_of(ids, shards)
+
+    def job(k: int) -> float:
+        return group_nats(params, config, ids, k, groups)
+
+    return sum((pool or ThreadPool(1)).map(job, groups)) / (len(ids) - 1)
 
 
-def groups_of(ids: NDArray[Any], shards: int) -> int:
+def groups_of(ids: TextIds, shards: int) -> int:
     """Return into how many groups the streams of a text are split: one per shard, as far as there are streams."""
     return min(shards, len(streams_of(len(ids) - 1)[0]))
 
 
-def group_nats(params: Arrays, config: ModelConfig, ids: NDArray[Any], k: int, groups: int) -> float:
+def group_nats(params: Arrays, config: ModelConfig, ids: TextIds, k: int, groups: int) -> float:
     """Return the total loss in nats of one group of the streams of a text; the sum over all groups is that of the text."""
     starts, length = streams_of(len(ids) - 1)
     found = char_nll(params, config, ids, starts[split(len(starts), groups)[k]], length)
@@ -62,7 +65,7 @@ def streams_of(pairs: int, context: int = 0) -> tuple[NDArray[np.intp], int]:
 
 
 def char_nll(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+    params: Arrays, config: ModelConfig, ids: TextIds, starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     """Compute the loss of each character in some stretches of a text, each read from a zero state.
 
@@ -83,7 +86,7 @@ def char_nll(
 
 
 def _score_streams(
-    params: Arrays, config: ModelConfig, ids: NDArray[Any], starts: NDArray[np.intp], length: int
+    params: Arrays, config: ModelConfig, ids: TextIds, starts: NDArray[np.intp], length: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
     pairs, N = len(ids) - 1, len(starts)
     T = min(window_steps(config), length)
@@ -97,15 +100,17 @@ def _score_streams(
         yield places.reshape(-1)[valid] + 1, nll[valid]
 
 
-def unigram_nats(train_ids: NDArray[Any], ids: NDArray[Any], V: int) -> float:
+def unigram_nats(train_ids: TextIds, ids: TextIds, V: int) -> float:
     """Return the unigram baseline of `ids` in nats per character, from add-one smoothed counts of `train_ids`."""
     counts = _count(train_ids, V) + 1.0
     return float(-(_count(ids, V) / len(ids)) @ np.log(counts / counts.sum()))
 
 
-def _count(ids: NDArray[Any], V: int) -> NDArray[np.int64]:
+def _count(ids: TextIds, V: int) -> NDArray[np.int64]:
     """Count each id, in blocks, because bincount converts every id to eight bytes."""
+    if isinstance(ids, MappedIds):
+        return ids.count(V)
     total = np.zeros(V, np.int64)
-    for start in range(0, len(ids), COUNT_CHARS):
-        total += np.bincount(ids[start : start + COUNT_CHARS], minlength=V)
+    for _, block in blocks(ids):
+        total += np.bincount(block, minlength=V)
     return total

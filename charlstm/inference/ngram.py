@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charlstm.text.ids import TextIds
+
 ORDERS = 6
 """Highest n; the lower ones are tried too."""
 TRAIN_CHARS, VAL_CHARS = 1 << 20, 1 << 18
@@ -41,7 +43,7 @@ class NgramBaseline:
     whole: bool  # whether the whole text was counted
 
 
-def best(train_ids: NDArray[Any], ids: NDArray[Any], V: int, limit: bool = True) -> NgramBaseline | None:
+def best(train_ids: TextIds, ids: TextIds, V: int, limit: bool = True) -> NgramBaseline | None:
     """Count n-grams in one text and predict another; return the best order, or None if a text is too short.
 
     Args:
@@ -50,8 +52,8 @@ def best(train_ids: NDArray[Any], ids: NDArray[Any], V: int, limit: bool = True)
         V: vocabulary size.
         limit: count and predict at most `TRAIN_CHARS` and `VAL_CHARS`.
     """
-    counted = train_ids[-TRAIN_CHARS:] if limit else train_ids
-    predicted = ids[:VAL_CHARS] if limit else ids
+    counted = np.asarray(train_ids[-TRAIN_CHARS:] if limit else train_ids)
+    predicted = np.asarray(ids[:VAL_CHARS] if limit else ids)
     if len(counted) < 2 * ORDERS or len(predicted) < 2:
         return None
     # The counted text ends where the other begins, so its end is the context of the first characters there.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,20 @@ from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
 from charlstm.text import corpus
+from charlstm.text.cache import folder_of
 from charlstm.text.corpus import TextInfo
+from charlstm.text.ids import MappedIds, TextIds, stored
 from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
 """Characters per piece: more than two or three words, which anyone might put in the same order."""
 BLOCK = 1 << 16
-"""Positions hashed at a time; their hashes fit in the processor's cache."""
+"""Positions looked at at a time; their hashes fit in the processor's cache."""
+GRAM = 16
+"""Characters that are looked for at every few positions of the text, to find passages that are longer."""
+STRETCH_CHARS = 1 << 20
+"""Length from which a copied stretch of the text is cut; the parts overlap."""
 FACTOR = 0x9E3779B97F4A7C15
 """Odd multiplier with bits set everywhere, which spreads small ids over 64 bits."""
 FILTER_BITS = 20
@@ -47,36 +54,72 @@ class Copied:
 class TrainingText:
     """The text that a model was trained on, without the held-out part."""
 
-    ids: NDArray[np.unsignedinteger[Any]]
+    ids: TextIds
     vocabulary: Vocabulary
 
     def compare(self, samples: Sequence[str]) -> list[Copied]:
         """Return how much of each sample is copied; this reads the text once, however many samples there are."""
         if not samples:
             return []
-        runs = [self.vocabulary.decode(self.ids[start:end]) for start, end in self._chunks(samples)]
+        runs = dict.fromkeys(self.decode(start, end) for start, end in self.stretches(samples, PIECE))
         pieces = {piece for sample in samples for piece in _pieces(sample)}
         there = pieces.intersection(piece for run in runs for piece in _pieces(run))
-        everything = BREAK.join(dict.fromkeys(runs))
+        everything = BREAK.join(runs)
         return [_compare(sample, there, everything) for sample in samples]
 
-    def _chunks(self, samples: Sequence[str]) -> list[tuple[int, int]]:
-        """Return the stretches (start, end) of the text whose pieces all have the hash of a piece of the samples."""
-        wanted = np.unique(np.concatenate([_hashes(self.encode(sample)) for sample in samples]))
-        if not len(wanted) or len(self.ids) < PIECE:
-            return []
+    def stretches(self, samples: Sequence[str], chars: int) -> Iterator[tuple[int, int]]:
+        """Yield stretches (start, end) of the text that contain all passages of `chars` characters of the samples.
+
+        A passage contains a gram at a position that is a multiple of the stride, so only those are looked at. A
+        stretch may also contain no such passage, or begin before the end of the one before.
+        """
+        m = min(chars, GRAM)
+        stride = chars - m + 1
+        numbers, _ = stored(self.ids, np.empty(0, np.intp))
+        wanted = np.unique(np.concatenate([self._grams(sample, m) for sample in samples]))
+        if not len(wanted) or len(numbers) < chars:
+            return
         shift = np.uint64(64 - FILTER_BITS)
         seen = np.zeros(1 << FILTER_BITS, bool)  # a filter that rules out most positions before the search
         seen[wanted >> shift] = True
-        found: list[NDArray[np.intp]] = []
-        for start in range(0, len(self.ids) - PIECE + 1, BLOCK):
-            hashes = _hashes(self.ids[start : start + BLOCK + PIECE - 1])
+        longest = max(map(len, samples))
+        start = end = -1
+        for first in range(0, len(numbers) - m + 1, BLOCK * stride):
+            hashes = _gram_hashes(numbers[first : first + (BLOCK - 1) * stride + m], m, stride)
             places = np.flatnonzero(seen[hashes >> shift])
             nearest = np.minimum(np.searchsorted(wanted, hashes[places]), len(wanted) - 1)
-            found.append(start + places[wanted[nearest] == hashes[places]])
-        places = np.concatenate(found)
-        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
-        return [(int(run[0]), int(run[-1]) + PIECE) for run in runs]
+            for place in (first + stride * places[wanted[nearest] == hashes[places]]).tolist():
+                if start < 0 or place - stride + 1 > end:
+                    if start >= 0:
+                        yield start, end
+                    start = max(0, place - stride + 1)
+                elif end - start > max(STRETCH_CHARS, 2 * longest):
+                    yield start, end
+                    start = end - longest
+                end = min(len(numbers), place + chars)
+        if start >= 0:
+            yield start, end
+
+    def _grams(self, sample: str, m: int) -> NDArray[np.uint64]:
+        """Return the hashes of all grams of a sample whose characters are all in the text."""
+        ids = self.encode(sample)
+        whole = np.append(np.flatnonzero(ids == len(self.vocabulary)), len(ids))
+        starts = np.append(0, whole[:-1] + 1)
+        found = [np.empty(0, np.uint64)]
+        for start, end in zip(starts.tolist(), whole.tolist(), strict=True):
+            if end - start >= m:
+                text, numbers = stored(self.ids, ids[start:end])
+                found.append(_gram_hashes(numbers.astype(text.dtype), m, 1))
+        return np.concatenate(found)
+
+    def decode(self, start: int, end: int) -> str:
+        """Return a part of the text."""
+        points: NDArray[np.uint32] = self._points[np.asarray(self.ids[start:end])]
+        return points.tobytes().decode("utf-32-le")
+
+    @cached_property
+    def _points(self) -> NDArray[np.uint32]:
+        return np.array([ord(c) for c in self.vocabulary.characters], "<u4")
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -88,16 +131,26 @@ class TrainingText:
 
 
 class Passages:
-    """All passages of a certain length in a training text, as sorted hashes: eight bytes per character."""
+    """All passages of a certain length in a training text.
+
+    Of a text in memory they are sorted hashes, eight bytes per character. A mapped text is searched for each sample.
+    """
 
     def __init__(self, text: TrainingText, chars: int) -> None:
-        """Hash every passage of this many characters."""
+        """Prepare to look for passages of this many characters."""
         self.text, self.chars = text, chars
-        self.hashes = np.unique(_hashes(text.ids, chars)) if len(text.ids) >= chars else np.empty(0, np.uint64)
+        indexed = not isinstance(text.ids, MappedIds) and len(text.ids) >= chars
+        self.hashes = np.unique(_hashes(np.asarray(text.ids), chars)) if indexed else np.empty(0, np.uint64)
 
     def occur_in(self, sample: str) -> bool:
         """Return whether a sample contains such a passage; for one in a trillion, two hashes are equal by chance."""
-        if len(sample) < self.chars or not len(self.hashes):
+        if len(sample) < self.chars:
+            return False
+        if isinstance(self.text.ids, MappedIds):
+            passages = set(_pieces(sample, self.chars))
+            found = (self.text.decode(start, end) for start, end in self.text.stretches([sample], self.chars))
+            return any(not passages.isdisjoint(_pieces(run, self.chars)) for run in found)
+        if not len(self.hashes):
             return False
         wanted = _hashes(self.text.encode(sample), self.chars)
         nearest = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
@@ -105,8 +158,7 @@ class Passages:
 
     @cached_property
     def _words(self) -> list[str]:
-        points = np.array([ord(c) for c in self.text.vocabulary.characters], "<u4")
-        return sorted(set(re.findall(r"\w+", points[self.text.ids].tobytes().decode("utf-32-le"))))
+        return sorted(set(re.findall(r"\w+", self.text.decode(0, len(self.text.ids)))))
 
     def cut_off(self, line: str) -> bool:
         """Return whether a line ends with the beginning of a word of the text that is not a word of it.
@@ -116,12 +168,31 @@ class Passages:
         last = re.search(r"(?<![\w@#/.])\w+$", line)
         if last is None:
             return False
+        if isinstance(self.text.ids, MappedIds):
+            return self._begins_a_word(last[0])
         k = bisect.bisect_left(self._words, last[0])
         return k < len(self._words) and self._words[k] != last[0] and self._words[k].startswith(last[0])
 
+    def _begins_a_word(self, word: str) -> bool:
+        """Return what `cut_off` does, by searching the text until it is found as a word."""
+        literal, begins = re.escape(word), False
+        whole, longer = (re.compile(rf"{literal}(?<!\w{literal}){more}") for more in (r"(?!\w)", r"\w"))
+        chars = len(self.text.ids)
+        for start in range(0, chars, STRETCH_CHARS):
+            end = min(chars, start + STRETCH_CHARS + len(word) + 1)
+            # A line end at either side of the text; elsewhere a character that is part of the next block as well.
+            part = self.text.decode(max(0, start - 1), end)
+            part = ("" if start else "\n") + part + ("\n" if end == chars else "")
+            if any(match.start() > 0 and match.end() < len(part) for match in whole.finditer(part)):
+                return False
+            begins = begins or any(match.start() > 0 for match in longer.finditer(part))
+        return begins
 
-def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: str = "novelty") -> TrainingText:
+
+def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: str, cache: str | Path) -> TrainingText:
     """Read the text of a run again, without its held-out part; `setting` is the name of the setting that needs it.
+
+    A long text is looked for in the folder `cache`, and kept there.
 
     Raises:
         CorpusError: the text is missing, has changed, or came from standard input.
@@ -129,7 +200,7 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: 
     if STDIN in info.sources:
         raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `{setting}`")
     try:
-        text = corpus.read(find_again(info.sources), info.options)
+        text = corpus.read(find_again(info.sources), info.options, folder_of(cache))
     except CorpusError as error:
         raise CorpusError(f"`{setting}` needs the text of {name!r}: {error}") from error
     if text.info.sha256 != info.sha256:
@@ -140,8 +211,27 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: 
     return TrainingText(text.split(val_fraction)[0], text.vocabulary)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    return (text[k : k + PIECE] for k in range(len(text) - PIECE + 1))
+def _pieces(text: str, chars: int = PIECE) -> Iterator[str]:
+    return (text[k : k + chars] for k in range(len(text) - chars + 1))
+
+
+def _gram_hashes(numbers: NDArray[Any], m: int, stride: int) -> NDArray[np.uint64]:
+    """Return a hash of the m numbers at each multiple of the stride, in a contiguous array.
+
+    It is combined from words of eight bytes, which are read from the array as they are there.
+    """
+    size, n = numbers.itemsize, (len(numbers) - m) // stride + 1
+    per_word = 8 // size
+    hashes = np.zeros(n, np.uint64)
+    if m < per_word:
+        for k in range(m):
+            hashes = (hashes << np.uint64(8 * size)) | numbers[k::stride][:n]
+        return hashes * np.uint64(FACTOR)
+    for at in (*range(0, m - per_word, per_word), m - per_word):  # the last two may overlap
+        words = np.ndarray((n,), np.uint64, numbers, at * size, (stride * size,))
+        hashes = (hashes ^ words) * np.uint64(FACTOR)
+        hashes ^= hashes >> np.uint64(32)
+    return hashes * np.uint64(FACTOR)
 
 
 def _hashes(ids: NDArray[Any], chars: int = PIECE) -> NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from charlstm.nn.threads import split
 from charlstm.processes import run_in_processes
 from charlstm.settings import Unknown, require
 from charlstm.text.corpus import Corpus
+from charlstm.text.ids import TextIds
 from charlstm.text.vocabulary import describe_some
 
 PARALLEL_CHARS = 200_000
@@ -30,7 +31,7 @@ class ScoredText:
     """A text prepared for evaluation; iterating over it yields the negative log-likelihoods, one block at a time."""
 
     char_model: CharModel
-    ids: NDArray[Any]  # (N,), the prompt included
+    ids: TextIds  # (N,), the prompt included
     context_chars: int  # number of leading characters that are not predicted
     left_out: int  # number of characters dropped because the model never saw them
     context: int
@@ -103,6 +104,7 @@ def score(
     require("limit", limit, Range(0))
     text = text if not limit else text[:limit] if isinstance(text, str) else text.first(limit)
     vocabulary = char_model.vocabulary
+    ids: TextIds
     if isinstance(text, str):
         unknown_chars = vocabulary.unknown(text)
         ids = vocabulary.encode("".join(c for c in text if c in vocabulary) if unknown_chars else text)

@@ -41,7 +41,7 @@ from charlstm.nn.types import Array, Ids
 
 COLDEST = 1e-30
 """Lower temperatures, other than 0, are raised to this: dividing by it cannot overflow."""
-GAIN = 4.0
+GAIN = 2.0
 """How fast the odds of a line end rise with the hazard that a line is behind by."""
 TAIL = 16.0
 """Hazard per length of the longest line beyond that length: at twice the longest, a line has long ended."""

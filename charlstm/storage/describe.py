@@ -14,12 +14,12 @@ from charlstm.events import HEALTH
 from charlstm.inference import ngram
 from charlstm.inference.ngram import NgramBaseline
 from charlstm.nn.model import parameter_count
-from charlstm.settings import TextOptions
+from charlstm.settings import AUTO, TextOptions
 from charlstm.storage import checkpoint, runs
 from charlstm.storage.checkpoint import Checkpoint, CheckpointHeader
 from charlstm.storage.lock import trainer_of
 from charlstm.storage.runs import RunFiles
-from charlstm.text import corpus
+from charlstm.text import cache, corpus
 from charlstm.text.sources import STDIN, find_again
 from charlstm.training.state import TrainState, memory_bytes
 
@@ -71,7 +71,9 @@ def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
         return None
     try:
         text = corpus.read(
-            find_again(facts["text"]), TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)})
+            find_again(facts["text"]),
+            TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)}),
+            cache.folder_of(AUTO),
         )
     except CorpusError:
         return None
@@ -114,7 +116,7 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "steps": found.schedule.last,
         "chars_trained": found.step * config.batch * config.seq,
         "parameters": parameter_count(model),
-        "memory_bytes": memory_bytes(state) if state else None,
+        "memory_bytes": memory_bytes(state, cache.is_long(text.sources)) if state else None,
         "hidden": model.hidden,
         "layers": model.layers,
         "embedding": model.embedding,

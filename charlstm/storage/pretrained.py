@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm.inference import evaluation
 from charlstm.storage import checkpoint
 from charlstm.storage.runs import SUFFIX, find_run
 from charlstm.text.corpus import Corpus
+from charlstm.text.ids import TextIds
 from charlstm.text.sources import BASE, bundled_path
 from charlstm.training.state import Pretrained, PretrainedInfo
 
@@ -35,7 +34,7 @@ def from_run(run: str, folder: Path) -> Pretrained:
     return _load(run, find_run(run, folder, best=True))
 
 
-def for_text(text: Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, str]:
+def for_text(text: Corpus, train_ids: TextIds) -> tuple[Pretrained | None, str]:
     """Load the base if it suits a text.
 
     Args:
@@ -49,7 +48,7 @@ def for_text(text: Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, 
     if len(train_ids) > LARGEST_TEXT or not path.is_file():
         return None, ""
     base = _load(BASE, path)
-    head = train_ids[:JUDGED_CHARS]
+    head = np.asarray(train_ids[:JUDGED_CHARS])
     ids, _ = base.model.vocabulary.translate(head, text.vocabulary)
     known = len(ids) / len(head)
     if known < LEAST_KNOWN or len(ids) < 2:
@@ -57,7 +56,7 @@ def for_text(text: Corpus, train_ids: NDArray[Any]) -> tuple[Pretrained | None, 
             None,
             f"starts from random weights, because the base {BASE!r} knows only {known:.0%} of the text's characters",
         )
-    nats = evaluation.evaluate(base.model.params, base.model.config, ids.astype(np.intp))
+    nats = evaluation.evaluate(base.model.params, base.model.config, np.asarray(ids, np.intp))
     unigram_nats = evaluation.unigram_nats(head, head, len(text.vocabulary))
     found = f"{nats:.2f} nats per character before training, where letter frequencies have {unigram_nats:.2f}"
     if nats > unigram_nats - LEAST_GAIN_NATS:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlstm.nn.config import COUNT
 from charlstm.nn.types import Ids
+from charlstm.text.ids import TextIds
 
 RESET_CHARS = 2048
 """Maximum number of characters that a stream reads before its state is reset to zero.
@@ -61,7 +62,7 @@ class Batches:
     `reset` is 0, streams are reset only at the start of an epoch.
     """
 
-    def __init__(self, ids: NDArray[Any], N: int, T: int, reset_every: int = 0) -> None:
+    def __init__(self, ids: TextIds, N: int, T: int, reset_every: int = 0) -> None:
         self.ids, self.N, self.T, self.reset_every = ids, N, T, reset_every
         self.windows = (len(ids) - 1) // (N * T)
         if self.windows < 1:

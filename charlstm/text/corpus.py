@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
 from charlstm.nn.config import COUNT, Range
-from charlstm.settings import TextOptions
+from charlstm.settings import OnRead, TextOptions
+from charlstm.text import cache as cache_files
 from charlstm.text import encodings, files, records
-from charlstm.text.sources import BUILT_IN, SUFFIX, bundled_path
+from charlstm.text.cache import CachedText, Entry, total_bytes
+from charlstm.text.ids import MappedIds, TextIds, blocks
+from charlstm.text.numbering import Encoded, Numbering, sort_characters
+from charlstm.text.sources import BUILT_IN, SUFFIX, bundled_path, summary
 from charlstm.text.vocabulary import Vocabulary, describe_some
 
-BLOCK_CHARS = 1 << 18
 DEFAULTS = TextOptions()
-CODE_POINTS = 0x110000
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,24 @@ def train_chars(chars: int, val_fraction: float) -> int:
 class Corpus:
     """A text as ids, with its vocabulary and its identity."""
 
-    ids: NDArray[np.unsignedinteger[Any]]  # (chars,), one byte per id if the vocabulary is small enough
+    ids: TextIds  # (chars,), one byte per id if the vocabulary is small enough
     vocabulary: Vocabulary
     info: TextInfo
     notes: tuple[str, ...] = ()  # for the user, on what looks wrong with the text
 
-    def split(self, val_fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    @property
+    def mapped(self) -> bool:
+        """Whether the ids are in a file, rather than in memory."""
+        return isinstance(self.ids, MappedIds)
+
+    def split(self, val_fraction: float) -> tuple[TextIds, TextIds]:
         """Return the training text and the held-out tail, as views that do not overlap; see `train_chars`."""
         cut = train_chars(len(self.ids), val_fraction)
         return self.ids[:cut], self.ids[cut:]
 
     def first(self, chars: int) -> Corpus:
         """Return the beginning of this text, with the vocabulary of that part and the identity of the whole."""
-        ids = self.ids[:chars]
+        ids = np.asarray(self.ids[:chars])
         used = np.unique(ids)
         vocabulary = Vocabulary("".join(self.vocabulary.characters[int(k)] for k in used))
         return replace(self, ids=vocabulary.translate(ids, self.vocabulary)[0], vocabulary=vocabulary)
@@ -74,58 +82,116 @@ class Corpus:
     def begins_with(self, other: TextInfo) -> bool:
         """Return whether this text starts with the whole of another, as after appending to a file."""
         digest, points = hashlib.sha256(), np.array([ord(c) for c in self.vocabulary.characters], "<u4")
-        for start in range(0, other.chars, BLOCK_CHARS):
-            part = points[self.ids[start : min(start + BLOCK_CHARS, other.chars)]]
-            digest.update(part.tobytes().decode("utf-32-le").encode())
+        for _, block in blocks(self.ids[: other.chars]):
+            digest.update(points[block].tobytes().decode("utf-32-le").encode())
         return digest.hexdigest() == other.sha256
+
+    def numbered_as(self, vocabulary: Vocabulary) -> Corpus:
+        """Return this text with the ids of another vocabulary, which must have all its characters."""
+        if vocabulary == self.vocabulary:
+            return self
+        return replace(self, ids=vocabulary.translate(self.ids, self.vocabulary)[0], vocabulary=vocabulary)
 
     def joined(self, other: Vocabulary) -> tuple[Corpus, str]:
         """Return this text with another vocabulary merged into its own, and a note on how many characters that knew."""
         both = Vocabulary("".join(sorted(set(other.characters) | set(self.vocabulary.characters))))
-        ids, _ = both.translate(self.ids, self.vocabulary)
         new = len(both) - len(other)
         known = len(self.vocabulary) - new
         note = f"it knows {known:,} of the text's {len(self.vocabulary):,} distinct characters" + (
             f", and the other {new:,} start untrained" if new else ""
         )
-        return Corpus(ids, both, self.info, self.notes), note
+        return self.numbered_as(both), note
 
 
 # -- read -------------------------------------------------------------------------------------------------------------
 
 
-def read(sources: Sequence[str], options: TextOptions = DEFAULTS) -> Corpus:
+def read(
+    sources: Sequence[str],
+    options: TextOptions = DEFAULTS,
+    cache: Path | None = None,
+    on_read: OnRead | None = None,
+    most_bytes: int | None = None,
+) -> Corpus:
     """Read and decode texts, and join them in order into one.
 
     A BOM is removed, and CRLF and CR become LF. A BOM of UTF-16 or UTF-32 overrides an encoding of UTF-8. The bytes are
     read once, in blocks, and are never all in memory, except those of a .json file. Of a file that grows meanwhile, only
     the original length is read.
 
+    Args:
+        sources: the paths of the texts, or ``-``.
+        options: how to read them.
+        cache: the folder of caches. A long text in regular files is encoded once into a file there, and its ids are read
+            from that file as they are needed. None: all ids are in memory.
+        on_read: called with the number of bytes read since the last call, and in total, as far as that is known.
+        most_bytes: refuse a long text that would be in memory and whose files are larger than this.
+
     Raises:
-        CorpusError: a text can't be read or decoded, is binary, or is too short to learn from.
+        CorpusError: a text can't be read or decoded, is binary, too short to learn from, or too long for the memory.
     """
-    codec = _codec(options.encoding)
-    builder = _Builder()
-    notes: list[str] = []
-    for source in sources:
-        for name, pieces in files.read_texts(source, codec, notes):
+    options = replace(options, encoding=_codec(options.encoding))
+    size = total_bytes(sources)
+
+    def encode(file: BinaryIO, start: int = 0) -> Encoded:
+        return _encode(sources, options, file, start, lambda read: on_read(read, size or 0) if on_read else None)
+
+    notes: tuple[str, ...] = ()
+    if size is not None and size >= cache_files.LEAST_BYTES:
+        remedy = "set `cache` to a folder with room for it, or give a shorter text"
+        if cache is not None:
             try:
-                for piece in records.read(name, pieces, options, notes):
-                    builder.add(piece)
-            except UnicodeEncodeError as error:
-                raise CorpusError(
-                    f"{name} as {codec.upper()} contains U+{ord(error.object[error.start]):04X}, half of a surrogate pair: "
-                    f"try another `encoding`"
-                ) from error
-    if builder.chars < 2:
-        what = "is empty" if builder.chars == 0 else "has only one character"
-        raise CorpusError(
-            f"{' + '.join(sources)} {what}: give a text of at least 2 characters, or some thousands to learn from"
-        )
-    ids, vocabulary = builder.finish()
-    how = asdict(options) | {"encoding": codec}
-    info = TextInfo(tuple(map(_lasting, sources)), chars=builder.chars, sha256=builder.hash.hexdigest(), **how)
-    return Corpus(ids, vocabulary, info, (*notes, *_note_controls(ids, vocabulary, codec)))
+                entry = Entry(cache, sources, options, size)
+                found = entry.load() or entry.write(encode)
+                return _corpus(sources, options, found.ids, found.vocabulary, found)
+            except OSError as error:
+                why = f"no cache can be written in {cache} ({error.strerror or error})"
+                notes = (f"the text is in memory, because {why}: set `cache` to another folder",)
+                remedy = f"{why}, so {remedy}"
+        if most_bytes is not None and size > most_bytes:
+            raise CorpusError(
+                f"{summary(sources, str)} ({size / 1e9:.2f} GB) does not fit into memory ({most_bytes / 1e9:.2f} GB are available): {remedy}"
+            )
+    file = io.BytesIO()
+    made = encode(file)
+    vocabulary, table = sort_characters(made.characters)
+    ids = np.frombuffer(file.getbuffer(), table.dtype)
+    for _, block in blocks(ids):  # in place
+        block[:] = table[block]
+    text = _corpus(sources, options, ids, vocabulary, made)
+    return replace(text, notes=(*notes, *text.notes))
+
+
+def _corpus(
+    sources: Sequence[str], options: TextOptions, ids: TextIds, vocabulary: str, made: Encoded | CachedText
+) -> Corpus:
+    info = TextInfo(tuple(map(_lasting, sources)), chars=len(ids), sha256=made.sha256, **asdict(options))
+    notes = _note_controls(ids, Vocabulary(vocabulary), options.encoding)
+    return Corpus(ids, Vocabulary(vocabulary), info, (*made.notes, *notes))
+
+
+def _encode(
+    sources: Sequence[str], options: TextOptions, file: BinaryIO, start: int, on_bytes: files.OnBytes
+) -> Encoded:
+    """Decode texts and write the numbers of their characters into a file; see `read` for what it raises."""
+    notes: list[str] = []
+    with Numbering(file, start) as numbering:
+        for source in sources:
+            for name, pieces in files.read_texts(source, options.encoding, notes, on_bytes):
+                try:
+                    for piece in records.read(name, pieces, options, notes):
+                        numbering.add(piece)
+                except UnicodeEncodeError as error:
+                    raise CorpusError(
+                        f"{name} as {options.encoding.upper()} contains U+{ord(error.object[error.start]):04X}, half of a surrogate pair: "
+                        f"try another `encoding`"
+                    ) from error
+        if numbering.chars < 2:
+            what = "is empty" if numbering.chars == 0 else "has only one character"
+            raise CorpusError(
+                f"{' + '.join(sources)} {what}: give a text of at least 2 characters, or some thousands to learn from"
+            )
+        return numbering.finish(notes)
 
 
 def _codec(encoding: str) -> str:
@@ -138,12 +204,13 @@ def _codec(encoding: str) -> str:
         raise CorpusError(f"`encoding` {encoding!r} is unknown: try utf-8, utf-16, cp1252 or latin-1") from error
 
 
-def _note_controls(ids: NDArray[Any], vocabulary: Vocabulary, codec: str) -> list[str]:
+def _note_controls(ids: TextIds, vocabulary: Vocabulary, codec: str) -> list[str]:
     """Return a note if a text in Latin-1 has control characters, which other encodings use for letters and quotation marks."""
     controls = [i for i, c in enumerate(vocabulary.characters) if "\x80" <= c <= "\x9f"]
     if not controls or codec != "iso8859-1":
         return []
-    start = max(0, int(np.argmax(np.isin(ids, controls))) - encodings.SAMPLE_BYTES // 2)
+    first = next(at + int(np.argmax(there)) for at, block in blocks(ids) if (there := np.isin(block, controls)).any())
+    start = max(0, first - encodings.SAMPLE_BYTES // 2)
     likely = encodings.guess(vocabulary.decode(ids[start : start + encodings.SAMPLE_BYTES]).encode("latin-1"))
     label, other = likely or ("Windows-1252", "cp1252")
     if other == "utf-8":  # there is a note already
@@ -157,52 +224,6 @@ def _note_controls(ids: NDArray[Any], vocabulary: Vocabulary, codec: str) -> lis
 def _lasting(source: str) -> str:
     """Return how a run records a source: its path, or for the built-in text its name, as its path can change."""
     return BUILT_IN if source == str(bundled_path("corpora", BUILT_IN + SUFFIX)) else source
-
-
-class _Builder:
-    """Numbers characters in the order of their first appearance, and finally in the order of their code points."""
-
-    def __init__(self) -> None:
-        self.met: list[int] = []  # code points, in order of first appearance
-        self.number = np.full(CODE_POINTS, -1, np.int32)  # code point -> index in `met`
-        self.dtype: type[np.unsignedinteger[Any]] = np.uint8
-        self.ids = bytearray()
-        self.chars = 0
-        self.hash = hashlib.sha256()
-
-    def add(self, piece: str) -> None:
-        """Append a piece of text."""
-        if not piece:
-            return
-        points = np.frombuffer(piece.encode("utf-32-le"), "<u4")
-        self.hash.update(piece.encode())
-        self.chars += len(points)
-        present = np.unique(points)
-        for point in present[self.number[present] < 0]:
-            self.number[point] = len(self.met)
-            self.met.append(int(point))
-        self._widen()
-        self.ids += self.number[points].astype(self.dtype).tobytes()
-
-    def _widen(self) -> None:
-        """Switch to a wider dtype once the vocabulary has outgrown the current one."""
-        for dtype in (np.uint8, np.uint16, np.uint32):
-            if len(self.met) <= np.iinfo(dtype).max + 1:
-                break
-        if dtype is not self.dtype:
-            self.ids = bytearray(np.frombuffer(self.ids, self.dtype).astype(dtype).tobytes())
-            self.dtype = dtype
-
-    def finish(self) -> tuple[NDArray[Any], Vocabulary]:
-        """Return the ids in code point order, converted in place, and the vocabulary."""
-        order = sorted(self.met)
-        rank = {point: place for place, point in enumerate(order)}
-        places = np.array([rank[point] for point in self.met], self.dtype)
-        ids = np.frombuffer(self.ids, self.dtype)
-        for start in range(0, len(ids), BLOCK_CHARS):
-            part = ids[start : start + BLOCK_CHARS]
-            part[:] = places[part]
-        return ids, Vocabulary("".join(map(chr, order)))
 
 
 def what_changed(then: TextInfo, vocabulary: Vocabulary, now: Corpus) -> str:

@@ -11,7 +11,7 @@ import stat
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol
 
@@ -27,6 +27,7 @@ BOMS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
 )
 LONGEST_BOM = 4
+OnBytes = Callable[[int], None]
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 FOREIGN = (
     (b"%PDF-", "a PDF: convert it with 'pdftotext'"),
@@ -65,7 +66,9 @@ def open_source(source: str) -> BinaryIO:
     return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
-def read_texts(source: str, encoding: str, notes: list[str]) -> Iterator[tuple[str, Iterator[str]]]:
+def read_texts(
+    source: str, encoding: str, notes: list[str], on_bytes: OnBytes = lambda _: None
+) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the name of a text and its decoded pieces, with LF line ends and without a BOM.
 
     A .gz file is decompressed, and a .zip archive yields each of its texts in the order of their names. Both are
@@ -75,6 +78,7 @@ def read_texts(source: str, encoding: str, notes: list[str]) -> Iterator[tuple[s
         source: a path, or ``-`` for standard input.
         encoding: a codec of Python; a BOM overrides UTF-8.
         notes: receives notes for the user on what looks wrong.
+        on_bytes: called with the number of bytes of each block that is read.
 
     Raises:
         CorpusError: the text can't be opened, read, decompressed or decoded.
@@ -84,14 +88,16 @@ def read_texts(source: str, encoding: str, notes: list[str]) -> Iterator[tuple[s
         head = file.peek(len(ZIP)) if isinstance(file, io.BufferedReader) else b""
         if head.startswith(GZIP):
             with gzip.open(file) as stream:
-                yield name.removesuffix(".gz"), _pieces(name, stream, sys.maxsize, encoding, notes)
+                yield name.removesuffix(".gz"), _pieces(name, stream, sys.maxsize, encoding, notes, on_bytes)
         elif head.startswith(ZIP):
-            yield from _members(name, file, encoding, notes)
+            yield from _members(name, file, encoding, notes, on_bytes)
         else:
-            yield name, _pieces(name, file, _bytes_left(file), encoding, notes)
+            yield name, _pieces(name, file, _bytes_left(file), encoding, notes, on_bytes)
 
 
-def _members(name: str, file: BinaryIO, encoding: str, notes: list[str]) -> Iterator[tuple[str, Iterator[str]]]:
+def _members(
+    name: str, file: BinaryIO, encoding: str, notes: list[str], on_bytes: OnBytes
+) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the texts in a .zip archive."""
     if not file.seekable():
         raise CorpusError(f"{name} is a .zip archive, which can't be read from a pipe: give its path")
@@ -108,7 +114,7 @@ def _members(name: str, file: BinaryIO, encoding: str, notes: list[str]) -> Iter
             if info.flag_bits & 1:
                 raise CorpusError(f"{inner} is encrypted: expand the archive, and give the text")
             with archive.open(info) as stream:
-                yield inner, _pieces(inner, stream, sys.maxsize, encoding, notes)
+                yield inner, _pieces(inner, stream, sys.maxsize, encoding, notes, on_bytes)
 
 
 def _is_hidden(member: str) -> bool:
@@ -138,7 +144,7 @@ def _bytes_left(file: BinaryIO) -> int:
 # -- decode -----------------------------------------------------------------------------------------------------------
 
 
-def _pieces(name: str, file: Readable, left: int, encoding: str, notes: list[str]) -> Iterator[str]:
+def _pieces(name: str, file: Readable, left: int, encoding: str, notes: list[str], on_bytes: OnBytes) -> Iterator[str]:
     """Yield the decoded text of at most `left` bytes of a file in pieces."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset, line, held, begins = 0, 1, b"", True
@@ -155,6 +161,7 @@ def _pieces(name: str, file: Readable, left: int, encoding: str, notes: list[str
                 piece = decoder.decode(block, final=not block)
             except UnicodeError as error:
                 raise _bad_bytes(error, held + block, offset - len(held), line, name, encoding) from error
+            on_bytes(len(block))
             held = decoder.getstate()[0]  # bytes of a character that is split between blocks
             offset, left = offset + len(block), max(0, left - len(block))
             line += piece.count("\n")

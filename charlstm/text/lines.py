@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from charlstm.text.ids import TextIds, blocks, stored
 from charlstm.text.vocabulary import Vocabulary
 
 QUANTILES = 64
 """Number of equal parts that the sorted lengths of a text's lines are divided into."""
+LONG_LINE = 1 << 12
+"""Length in characters from which lines are counted one by one."""
 STOPS, WIDE_STOPS = ".!?…", "。！？"
 """Characters that end a sentence before a space, and those that end one before anything."""
 CLOSERS = "\"'”’»)]}」』）"
@@ -23,18 +24,29 @@ CIRCLES, CIRCLE_CHARS = 3, 60
 """Repetitions of a passage, and their characters, that are no chance."""
 
 
-def line_quantiles(ids: NDArray[Any], vocabulary: Vocabulary) -> tuple[int, ...]:
+def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     """Return `QUANTILES` + 1 evenly spaced quantiles of the lengths of a text's lines; () if no line ends.
 
     The lengths do not count the line end. What follows the last line end is not counted.
     """
     if "\n" not in vocabulary:
         return ()
-    ends = np.flatnonzero(ids == vocabulary.encode("\n")[0])
-    if not len(ends):
+    text, numbers = stored(ids, vocabulary.encode("\n"))
+    newline = int(numbers[0])
+    if newline < 0:
         return ()
-    lengths = np.sort(np.diff(ends, prepend=-1) - 1)
-    return tuple(lengths[np.arange(QUANTILES + 1) * (len(lengths) - 1) // QUANTILES].tolist())
+    last, times, longer = -1, np.zeros(LONG_LINE, np.int64), [np.empty(0, np.int64)]
+    for start, block in blocks(text):
+        ends = start + np.flatnonzero(block == newline)
+        lengths = np.diff(ends, prepend=last) - 1
+        times += np.bincount(lengths[lengths < LONG_LINE], minlength=LONG_LINE)
+        longer.append(lengths[lengths >= LONG_LINE])
+        last = int(ends[-1]) if len(ends) else last
+    long_ones, up_to = np.sort(np.concatenate(longer)), np.cumsum(times)  # lines of at most each length
+    short, count = int(up_to[-1]), int(up_to[-1]) + len(long_ones)
+    places = np.arange(QUANTILES + 1) * (count - 1) // QUANTILES
+    found = np.searchsorted(up_to, places[places < short], side="right").tolist()
+    return (*found, *long_ones[places[places >= short] - short].tolist()) if count else ()
 
 
 def sentence_ends(text: str, following: str) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm.nn.types import Ids
+from charlstm.text.ids import MappedIds, TextIds
 
 
 def describe(character: str) -> str:
@@ -50,17 +49,21 @@ class Vocabulary:
         """Convert text to ids, (chars,); raise KeyError for a character that is not in the vocabulary."""
         return np.array([self._ids[c] for c in text], dtype=np.intp)
 
-    def translate(self, ids: NDArray[Any], other: Vocabulary) -> tuple[NDArray[Any], list[str]]:
-        """Convert ids of another vocabulary, (chars,), to this one's; drop and return the unknown characters."""
+    def translate(self, ids: TextIds, other: Vocabulary) -> tuple[TextIds, list[str]]:
+        """Convert ids of another vocabulary, (chars,), to this one's; drop and return the unknown characters.
+
+        Ids in a file stay there, unless some are dropped.
+        """
         table = np.array([self._ids.get(c, -1) for c in other.characters])
         unknown_chars = table < 0
         if unknown_chars.any():
+            ids = np.asarray(ids)
             ids = ids[~unknown_chars[ids]]
-        small = np.min_scalar_type(max(0, len(self) - 1))
-        return table.astype(small)[ids], [
+        small = table.astype(np.min_scalar_type(max(0, len(self) - 1)))
+        return ids.translated(small) if isinstance(ids, MappedIds) else small[ids], [
             c for c, missing in zip(other.characters, unknown_chars, strict=True) if missing
         ]
 
-    def decode(self, ids: Ids) -> str:
+    def decode(self, ids: TextIds) -> str:
         """Convert ids, (chars,), to text."""
-        return "".join(self.characters[int(i)] for i in ids)
+        return "".join(self.characters[i] for i in np.asarray(ids).tolist())

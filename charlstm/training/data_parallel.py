@@ -14,10 +14,9 @@ import select
 import socket
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from charlstm.errors import CharlstmError
 from charlstm.inference.evaluation import evaluate
@@ -27,6 +26,7 @@ from charlstm.nn.loss import nll
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Array, Arrays, Ids
 from charlstm.processes import CAN_FORK, end, fork, is_stopped
+from charlstm.text.ids import TextIds
 
 PATIENCE_S = 1.0
 """Seconds between looks at a worker that does not answer."""
@@ -167,7 +167,7 @@ class DataParallel:
         """Return the loss of other parameters on the last window: see `Engine`."""
         return sum(self.pool.map(lambda k: self.shards[k].mean_nll(params), len(self.shards)))
 
-    def held_out_loss(self, ids: NDArray[Any]) -> float:
+    def held_out_loss(self, ids: TextIds) -> float:
         """Return the loss on a whole text: see `Engine`."""
         return evaluate(self.params, self.config, ids, self.pool, len(self.shards))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Protocol
 
 from charlstm import launcher
 from charlstm.nn import model
 from charlstm.nn.threads import ThreadPool
 from charlstm.nn.types import Arrays, Ids
+from charlstm.text.ids import TextIds
 from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
 from charlstm.training.state import TrainState
 
@@ -46,7 +45,7 @@ class Engine(Protocol):
         It overwrites the gradients.
         """
 
-    def held_out_loss(self, ids: NDArray[Any]) -> float:
+    def held_out_loss(self, ids: TextIds) -> float:
         """Return the mean loss of the parameters on a whole text, as `evaluation.evaluate` does."""
 
     def cell_max(self) -> float:

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm import events
 from charlstm.errors import DivergenceError
 from charlstm.nn import model, optim
 from charlstm.nn.types import Arrays
 from charlstm.text.batches import Batches, Window, reset_every
+from charlstm.text.ids import TextIds
 from charlstm.training import guard
 from charlstm.training.engine import Engine, open_engine
 from charlstm.training.state import HistoryRow, TrainState, thinned
@@ -31,8 +31,8 @@ which are all worse than the best by this many nats per character."""
 
 def train(
     state: TrainState,
-    train_ids: NDArray[Any],
-    val_ids: NDArray[Any],
+    train_ids: TextIds,
+    val_ids: TextIds,
     threads: int = 1,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[events.Event]:
@@ -56,7 +56,7 @@ def train(
 
 
 def _train(
-    state: TrainState, train_ids: NDArray[Any], val_ids: NDArray[Any], engine: Engine, clock: Callable[[], float]
+    state: TrainState, train_ids: TextIds, val_ids: TextIds, engine: Engine, clock: Callable[[], float]
 ) -> Iterator[events.Event]:
     config = state.config
     batches = Batches(train_ids, config.batch, config.seq, reset_every(config.seq))
@@ -195,7 +195,7 @@ def _copy(source: Arrays, target: Arrays) -> None:
         np.copyto(target[name], array)
 
 
-def _held_out_nats(val_ids: NDArray[Any], engine: Engine) -> float | None:
+def _held_out_nats(val_ids: TextIds, engine: Engine) -> float | None:
     """Return the held-out loss; None if nothing is held out or it overflowed, because the history must stay finite."""
     if not len(val_ids):
         return None

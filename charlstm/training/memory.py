@@ -36,10 +36,13 @@ def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
-def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int) -> int:
-    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
+def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool) -> int:
+    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline.
+
+    A mapped text counts nothing: the system reads its file into memory that it can take back at any time.
+    """
     held_out = int(chars * config.val_fraction)
-    ids = chars * np.min_scalar_type(shape.vocabulary - 1).itemsize
+    ids = 0 if mapped else chars * np.min_scalar_type(shape.vocabulary - 1).itemsize
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
     baseline = ngram.memory_bytes(chars - held_out if held_out else 0)
@@ -47,16 +50,17 @@ def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int) -> int:
     return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
-def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, remedy: str | None = None) -> None:
+def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, remedy: str | None = None) -> None:
     """Raise a UsageError if training would take more memory than there is.
 
     Args:
         shape: sizes of the model.
         config: settings of the run.
         chars: length of the text.
+        mapped: whether its ids are in a mapped file.
         remedy: what to do about it; None: lower a setting.
     """
-    needed, available = training_bytes(shape, config, chars), available_bytes()
+    needed, available = training_bytes(shape, config, chars, mapped), available_bytes()
     if available is not None and needed > available:
         large = weights_bytes(shape, config) > needed / 2
         lower = "lower `hidden` or `layers`" if large else "lower `batch` or `seq`, or give a shorter text"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm import events
 from charlstm.inference import sampling
 from charlstm.settings import RunOptions, SampleConfig
+from charlstm.text.ids import TextIds
 from charlstm.training.state import TrainState
 
 EARLY = (0.1, 0.3, 0.6)
@@ -27,9 +26,7 @@ PROMPT_CHARS, SEARCHED_CHARS = 60, 2000
 class Preview:
     """Generates preview text when it is due, each sample prompted by another line of the training text."""
 
-    def __init__(
-        self, run: TrainState, options: RunOptions, train_ids: NDArray[Any], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, run: TrainState, options: RunOptions, train_ids: TextIds, clock: Callable[[], float]) -> None:
         self.run, self.options, self.train_ids, self.clock = run, options, train_ids, clock
         self.rng = np.random.default_rng(run.config.seed)
         self.settings = SampleConfig(temperature=options.preview_temperature, length=CHARS)

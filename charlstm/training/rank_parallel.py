@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from charlstm import launcher, processes
 from charlstm.nn import model, optim
 from charlstm.nn.types import Array, Arrays, Ids
+from charlstm.text.ids import TextIds
 from charlstm.training.mirror import Mirror, serve
 from charlstm.training.ranks import Command, World, complain
 from charlstm.training.state import TrainState
@@ -161,10 +162,10 @@ class RankParallel:
             self.mirror.loss()
         return float(sum(b.metrics[:, 0].tolist()))
 
-    def held_out_loss(self, ids: NDArray[Any]) -> float:
+    def held_out_loss(self, ids: TextIds) -> float:
         """Return the loss on a whole text: see `engine.Engine`."""
         b = self.mirror.buffers
-        b.held_out[...] = ids
+        b.held_out[...] = np.asarray(ids)
         with self.world.command(Command.EVALUATE):
             self.mirror.evaluate()
         return float(sum(b.metrics[:, 0].tolist())) / (len(ids) - 1)

@@ -173,7 +173,7 @@ def begin(
         dropout=config.dropout,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
-    check_memory(shape, config, len(corpus.ids))
+    check_memory(shape, config, len(corpus.ids), corpus.mapped)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -222,6 +222,6 @@ def fit_to_ranks(run: TrainState) -> list[str]:
     return notes
 
 
-def memory_bytes(run: TrainState) -> int:
-    """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline."""
-    return training_bytes(run.shape, run.config, run.text.chars)
+def memory_bytes(run: TrainState, mapped: bool) -> int:
+    """Estimate the memory in bytes that training takes; see `training_bytes`."""
+    return training_bytes(run.shape, run.config, run.text.chars, mapped)
