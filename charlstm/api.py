@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,17 +25,16 @@ from charlstm.nn.config import ModelConfig, Range
 from charlstm.settings import (
     AUTO,
     RUNS,
-    Budget,
     IfExists,
     OnRead,
     ResumeRequest,
-    RunOptions,
     SampleConfig,
     TextOptions,
     TrainConfig,
     TrainRequest,
     Unknown,
     require,
+    sort_settings,
 )
 from charlstm.storage import manage, runs
 from charlstm.storage.checkpoint import Checkpoint
@@ -143,23 +142,9 @@ class Model:
         """Describe the characters of a text that the model never saw; return an empty string if there are none."""
         return describe_some(self.file.char_model.vocabulary.unknown(text))
 
-    def evaluate(
-        self, text: str | Corpus, *, prompt: str | None = None, context: int = 0, unknown: Unknown = "error"
-    ) -> float:
-        """Return the mean negative log-likelihood of a text in nats per character, at temperature 1.
-
-        Args:
-            text: a string, or a Corpus returned by `charlstm.api.read_text`.
-            prompt: text that precedes `text`, as in `sample`. The model then predicts every character of `text` from all
-                that precede it; "" starts it as `sample` does. With None, the first character is not predicted, and the
-                model reads a long text as several streams in parallel.
-            context: reset the state every this many characters, as models with a fixed context do; 0: never.
-            unknown: "error" raises a UsageError for characters that the model never saw, "skip" drops them.
-
-        Raises:
-            UsageError: the text is too short, or it has characters that the model never saw.
-        """
-        return self.score(text, prompt=prompt, context=context, unknown=unknown).mean_nats()
+    def evaluate(self, text: str | Corpus, **how: Any) -> float:
+        """Return the mean negative log-likelihood of a text in nats per character, at temperature 1; `how` is as for `score`."""
+        return self.score(text, **how).mean_nats()
 
     def score(
         self,
@@ -169,12 +154,21 @@ class Model:
         context: int = 0,
         unknown: Unknown = "error",
         limit: int = 0,
+        adapt: bool = False,
     ) -> ScoredText:
         """Prepare a text for `evaluate`; iterate over the result for the negative log-likelihood of each character.
 
-        `limit` is the number of characters of the text to use; 0: all.
+        Args:
+            text: a string, or a Corpus returned by `charlstm.api.read_text`.
+            prompt: text that precedes `text`, as in `sample`. The model then predicts every character of `text` from all
+                that precede it; "" starts it as `sample` does. With None, the first character is not predicted, and the
+                model reads a long text as several streams in parallel.
+            context: reset the state every this many characters, as models with a fixed context do; 0: never.
+            unknown: "error" raises a UsageError for characters that the model never saw, "skip" drops them.
+            limit: the number of characters of the text to use; 0: all.
+            adapt: learn from each part of the text after predicting it (dynamic evaluation); this model is not changed.
         """
-        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit)
+        return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit, adapt)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
         """Write the model for other programs, as .html (a page that writes) or .safetensors (PyTorch).
@@ -186,6 +180,10 @@ class Model:
         from charlstm.export import files  # `sample` starts faster without it
 
         files.write(self.file, self.name, Path(path), bits, force)
+
+    def held_out_text(self) -> Corpus:
+        """Load the text that was held out in training; raise CorpusError if there is none, or it is missing or has changed."""
+        return scoring.read_held_out(self.text, self.settings.val_fraction, self.name, self.cache)
 
     def training_text(self, setting: str = "novelty") -> TrainingText:
         """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
@@ -255,6 +253,8 @@ def train(
     checkpoints: str | Path = RUNS,
     if_exists: IfExists = "fail",
     init_from: str | Path = AUTO,
+    val_file: str | Path | None = None,
+    unknown: Unknown = "error",
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -271,6 +271,8 @@ def train(
         if_exists: what to do if the run already exists: "fail", "resume", "overwrite", or "update": resume it, or start over
             from its weights if the text has changed.
         init_from: a run whose weights to start from; "auto": the bundled base if it suits the text; "none": random weights.
+        val_file: a file to hold out; the texts are then trained on whole. None: the end of the text is held out.
+        unknown: what to do with characters of `val_file` that the texts do not have: "error", or "skip" them.
         stop: set its `reason`, from a signal handler or another thread, to stop after the current step.
         **settings: the fields of `charlstm.settings.Budget` (at most one of minutes, epochs, steps), `RunOptions`,
             `TextOptions` and `TrainConfig`; None is as good as not given. Some of those of `TrainConfig` that are not given are
@@ -280,9 +282,10 @@ def train(
         UsageError, CorpusError, CheckpointError, LockedError: immediately, before training starts.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, reading, overrides = _sort(settings)
+    budget, options, reading, overrides = sort_settings(settings)
     request = TrainRequest(
-        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from)
+        tuple(_words(corpora)), overrides, budget, options, expand(checkpoints), name, reading, if_exists, str(init_from),
+        str(val_file or ""), unknown,
     )  # fmt: skip
     return begin(request, stop)
 
@@ -292,6 +295,7 @@ def resume(
     *,
     checkpoints: str | Path = RUNS,
     text: str | Path | Sequence[str | Path] = (),
+    val_file: str | Path | None = None,
     stop: Stop | None = None,
     **settings: Any,
 ) -> Generator[Event, None, None]:
@@ -300,17 +304,19 @@ def resume(
     Args:
         run: the name or file of a run; None: the newest run.
         text: where its text is now, if it has moved.
+        val_file: where its held-out text is now, if that has a file of its own and has moved.
         checkpoints, stop, **settings: as for `train`; the settings are the fields of `Budget` and `RunOptions`.
 
     Raises:
         UsageError, CorpusError, CheckpointError, LockedError: immediately, for example if its text has changed.
         SaveError, DivergenceError: during iteration.
     """
-    budget, options, reading, overrides = _sort(settings)
+    budget, options, reading, overrides = sort_settings(settings)
     if names := [f"`{name}`" for name in settings if name in overrides or hasattr(reading, name)]:
         raise UsageError(f"a run keeps its settings: {', '.join(names)} can't be changed")
     name = None if run is None else str(run)
-    return begin(ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text))), stop)
+    request = ResumeRequest(name, budget, options, expand(checkpoints), tuple(_words(text)), str(val_file or ""))
+    return begin(request, stop)
 
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
@@ -320,11 +326,3 @@ def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Ge
     stop = stop or Stop()
     session = launch.start(request, stop) if isinstance(request, TrainRequest) else launch.resume(request, stop)
     return session.run()
-
-
-def _sort(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
-    """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    classes = (Budget, RunOptions, TextOptions)
-    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
-    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given

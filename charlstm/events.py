@@ -67,6 +67,7 @@ class Started(Event):
     val_nats: float | None
     best_val_nats: float | None
     notes: tuple[str, ...] = ()  # sentences on what was chosen or changed
+    val_text: str = ""  # the held-out text, if it has a file of its own; "": the end of the text
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from charlstm.storage.lock import Lock
 from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
-from charlstm.text import cache, corpus
+from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
-from charlstm.text.sources import STDIN, default_name, find, find_again
+from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
 from charlstm.training.autoconfig import choose
 from charlstm.training.budget import take_budget
@@ -57,7 +58,11 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     if request.init_from not in (AUTO, NONE):
         find_run(request.init_from, request.folder, best=True)  # a wrong name is refused before anything is done
     seen = _existing(request, files)
+    keeps_tail = seen and not seen.text.held_out and request.if_exists == "resume"
+    held_out = again.find_held_out("" if keeps_tail else request.val_file, sources, notes, seen.text if seen else None)
     text = _read(sources, seen.text.options if seen else request.reading, request.options)
+    if held_out:
+        text = text.holding_out(_read(held_out, text.info.options, request.options))
     # What does not fit into memory is refused before anything is written.
     made = None if seen else _new_run(request, text)
     _make_folder(request.folder)
@@ -114,7 +119,7 @@ def _with_lock(
     check_replaceable(files)
     old = _existing(request, files)
     if old is not None:
-        if request.if_exists == "resume" or old.text.sha256 == text.info.sha256:
+        if request.if_exists == "resume" or old.text.same_as(text.info):
             session = _resumed(ResumeRequest(files.name, request.budget, request.options), files, stop, lock, text)
             session.notes += _ignored(request, session.state)
             return session
@@ -156,16 +161,21 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     Returns:
         the run; its text, in the run's vocabulary; and notes for the user.
     """
-    overrides = dict(request.overrides)
+    overrides, notes = dict(request.overrides), []
     most = min(MOST_HELD_OUT, MOST_PROBABILITIES // len(text.vocabulary))
-    if len(text.ids) * TrainConfig.val_fraction > most:
+    if text.held_out is not None:
+        if overrides.pop("val_fraction", 0.0):
+            notes.append("ignored `val_fraction`: the held-out text is `val_file`")
+        overrides["val_fraction"] = 0.0
+    elif len(text.ids) * TrainConfig.val_fraction > most:
         overrides = {"val_fraction": most / len(text.ids)} | overrides
     train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
     weights, note = _weights(request, text, train_ids)
-    notes = [note]
+    notes.append(note)
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
+    notes.append(again.check_held_out(text, request.unknown))
     choice = choose(
         len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores,
         weights.model.config if weights else None,
@@ -206,6 +216,8 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
 def _ignored(request: TrainRequest, run: TrainState) -> list[str]:
     """Return notes on the settings of a request that a resumed run does not have."""
     notes, own = _left_out(request.overrides, run.config), run.text.options
+    if request.val_file and run.text.held_out is None:
+        notes.append("ignored `val_file`: the run holds out the end of its text")
     for name, value in vars(request.reading).items():
         if name != "encoding" and value not in (getattr(TextOptions, name), getattr(own, name)):
             notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")
@@ -243,8 +255,20 @@ def _resumed(
 ) -> Session:
     """Resume a run that is locked, on its text; if that is not given, it is read again."""
     run = _load(files.latest)
-    text = _same_text(run, files.name, request, text)
-    check_memory(run.shape, run.config, run.text.chars, text.mapped, "end other programs, or raise the limit")
+    if text is None:
+        read = partial(_read, options=request.options)
+        text = again.read_again(run.text, run.vocabulary, files.name, request.texts, request.val_file, read)
+    else:
+        again.check_same(run.text, run.vocabulary, files.name, text)
+    text = text.numbered_as(run.vocabulary)  # weights that it started from can have had more characters
+    check_memory(
+        run.shape,
+        run.config,
+        run.text.chars,
+        text.mapped,
+        "end other programs, or raise the limit",
+        val_chars=text.held_out_chars,
+    )
     if STDIN not in text.info.sources:
         run.text = text.info  # it may have moved
     notes = list(text.notes)
@@ -271,34 +295,6 @@ def _load(path: Path) -> TrainState:
             f"{error}; {best} is whole: sample from it with 'charlstm sample {name}', or train from its weights "
             f"with 'charlstm train TEXT --init-from {name} --name {name}-2'"
         ) from error
-
-
-def _same_text(run: TrainState, name: str, request: ResumeRequest, text: corpus.Corpus | None) -> corpus.Corpus:
-    """Check that a text is that of a run, and return it with the run's ids.
-
-    If it is not given, it is read again, from where the request says it is now.
-
-    Raises:
-        UsageError: it came from standard input.
-        CorpusError: it is missing or has changed.
-    """
-    if text is None and request.texts:
-        text = _read(find(request.texts), run.text.options, request.options)
-    elif text is None:
-        if STDIN in run.text.sources:
-            raise UsageError(
-                f"the text of {name!r} came from standard input: pipe it into 'charlstm resume {name} --text -'"
-            )
-        try:
-            text = _read(find_again(run.text.sources), run.text.options, request.options)
-        except CorpusError as error:
-            raise CorpusError(f"{error}: if it has moved, type 'charlstm resume {name} --text PATH'") from error
-    if (text.info.sha256, text.info.chars) != (run.text.sha256, run.text.chars):
-        raise CorpusError(
-            f"the text of {name!r} has changed ({corpus.what_changed(run.text, run.vocabulary, text)}): restore the old one, or continue "
-            f"on the new one with 'charlstm train {shlex.join(text.info.sources)} --name {name} --if-exists update'"
-        )
-    return text.numbered_as(run.vocabulary)
 
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:

@@ -182,6 +182,7 @@ class Session:
             text=summary(s.text.sources, lambda source: Path(source).name),
             chars=s.text.chars,
             val_chars=len(self.val_ids),
+            val_text=summary(s.text.held_out.sources, lambda source: Path(source).name) if s.text.held_out else "",
             vocabulary=V,
             hidden=s.shape.hidden,
             layers=s.shape.layers,

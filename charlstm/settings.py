@@ -174,6 +174,8 @@ class TrainRequest:
     reading: TextOptions = TextOptions()
     if_exists: IfExists = "fail"
     init_from: str = AUTO  # a run whose weights to start from, or `AUTO` or `NONE`
+    val_file: str = ""  # the held-out text, as `sources.find` accepts it; "": the end of the text
+    unknown: Unknown = "error"  # what to do with characters of `val_file` that the text does not have
 
     def __post_init__(self) -> None:
         for name in self.overrides:
@@ -192,6 +194,15 @@ class ResumeRequest:
     options: RunOptions = RunOptions()
     folder: Path = RUNS
     texts: tuple[str, ...] = ()  # where its text is now; empty: where it was
+    val_file: str = ""  # where its held-out text is now, if that has a file of its own; "": where it was
+
+
+def sort_settings(settings: dict[str, Any]) -> tuple[Budget, RunOptions, TextOptions, dict[str, Any]]:
+    """Sort keywords by the dataclass whose fields they are; what is left is for `TrainRequest` to judge."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    classes = (Budget, RunOptions, TextOptions)
+    budget, options, reading = ({f.name: given.pop(f.name) for f in fields(c) if f.name in given} for c in classes)
+    return Budget(**budget), RunOptions(**options), TextOptions(**reading), given
 
 
 CONVERSATION_LENGTH = 300

@@ -41,7 +41,8 @@ def logits(params: Arrays, config: ModelConfig, ids: Ids, h: Array, c: Array) ->
         x = params["embed.E"][ids[:, n]] if config.embedding else np.eye(config.vocabulary)[ids[:, n]]
         for k in range(config.layers):
             part = {key: params[f"layer{k + 1}.{key}"] for key in "WUb"}
-            x, _, _ = layer(part, x, h[k, n], c[k, n])
+            y, _, _ = layer(part, x, h[k, n], c[k, n])
+            x = x + y if config.residual and k else y
         for t in range(T):
             top = params["embed.E"] @ params["out.P"] if config.embedding else params["out.W"]
             result[:, t, n] = top @ x[t] + params["out.b"]

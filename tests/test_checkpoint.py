@@ -26,7 +26,7 @@ from tests.experiments import hostile
 
 def trained(text: Path, steps: int = 7, **settings: object) -> TrainState:
     found = corpus.read([str(text)])
-    config = TrainConfig(hidden=6, layers=2, batch=3, seq=5, **settings)  # type: ignore[arg-type]
+    config = TrainConfig(**{"hidden": 6, "layers": 2, "batch": 3, "seq": 5} | settings)  # type: ignore[arg-type]
     run, _ = state.begin(found, config)
     run.schedule.end(steps, 3, 15, 10)
     for _ in loop.train(run, *found.split(0.1)):
@@ -66,7 +66,7 @@ def test_a_run_comes_back_to_the_bit(text: Path, folder: Path, optimizer: str) -
     run, path = trained(text, optimizer=optimizer, dropout=0.3), folder / "run.npz"
     checkpoint.save_run(path, run)
     again = checkpoint.load_run(path)
-    for name in ("params", "slots", "snapshot"):
+    for name in ("params", "slots", "snapshot", "averaged"):
         before, after = getattr(run, name), getattr(again, name)
         assert before.keys() == after.keys()
         for key in before:
@@ -119,10 +119,32 @@ def test_a_model_to_sample_from_holds_no_more_than_that(text: Path, folder: Path
     checkpoint.save_model(path, run)
     found = checkpoint.load(path)
     assert not found.resumable
-    np.testing.assert_array_equal(found.char_model.params["out.W"], run.params["out.W"])
-    assert not any(name.startswith(("slot/", "good/", "state/")) for name in members(path))
+    np.testing.assert_array_equal(found.char_model.params["out.W"], run.averaged["out.W"])
+    assert not any(name.startswith(("slot/", "good/", "state/", "average/")) for name in members(path))
     with pytest.raises(CheckpointError, match="resume"):
         checkpoint.load_run(path)
+
+
+def test_the_averaged_weights_of_a_run_are_sampled_from_and_old_runs_have_none(text: Path, folder: Path) -> None:
+    run, path = trained(text), folder / "run.npz"
+    checkpoint.save_run(path, run)
+    np.testing.assert_array_equal(checkpoint.load(path).char_model.params["out.W"], run.averaged["out.W"])
+    with np.load(path) as arrays:
+        np.savez(folder / "old.npz", **{name: a for name, a in arrays.items() if not name.startswith("average/")})
+    old = checkpoint.load_run(folder / "old.npz")
+    for name, p in run.params.items():
+        np.testing.assert_array_equal(old.params[name], p)
+        np.testing.assert_array_equal(old.averaged[name], p)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_two_layers_have_residual_connections_and_a_file_says_so(text: Path, folder: Path, layers: int) -> None:
+    run, path = trained(text, layers=layers), folder / "run.npz"
+    checkpoint.save_run(path, run)
+    assert checkpoint.load_run(path).shape == run.shape
+    with np.load(path) as arrays:
+        stored = json.loads(arrays["meta"].tobytes())["model"]
+    assert (run.shape.residual, stored.get("residual")) == ((False, None) if layers == 1 else (True, True))
 
 
 def test_a_number_that_is_not_finite_is_never_written(text: Path, folder: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from charlstm import api, blas, launch
-from charlstm.cli import evaluate
-from charlstm.inference import evaluation, scoring
+from charlstm.cli import scores
+from charlstm.inference import adaptation, evaluation, scoring
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
@@ -142,7 +142,7 @@ def test_progress_is_shown_on_a_terminal_from_the_second_second(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert charlstm("eval", run, text).err == "", "it was done within a second"
-    monkeypatch.setattr(evaluate, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(scores, "PATIENCE_S", 0.0)
     assert "char/s" in charlstm("eval", run, text).err
 
 
@@ -274,3 +274,24 @@ def test_no_more_than_a_million_characters_are_held_out_unless_asked_for(
     for more, expected in (((), 100), (("--val-fraction", 0.1), 406)):
         started = json.loads(charlstm("train", text, *options, *more).out.splitlines()[0])
         assert started["val_chars"] == pytest.approx(expected, abs=1)
+
+
+def test_adapting_learns_from_what_was_predicted_and_changes_nothing(
+    charlstm: Callable[..., Result], folder: Path, run: str
+) -> None:
+    Path("new.txt").write_text("the hen fed the old man. " * 40, encoding="utf-8")
+    files = {path: path.read_bytes() for path in Path("checkpoints").iterdir()}
+    static, adapted = (json.loads(charlstm("eval", run, "new.txt", "--json", *more).out) for more in ((), ("--adapt",)))
+    assert adapted["nats_per_char"] < static["nats_per_char"] - 0.05
+    assert (adapted["chars"], adapted["adapt"], static["adapt"]) == (static["chars"], True, False)
+    assert "dynamic evaluation" in charlstm("eval", run, "new.txt", "--adapt").out
+    assert files == {path: path.read_bytes() for path in Path("checkpoints").iterdir()}
+    refused = charlstm("eval", run, "new.txt", "--adapt", "--context", 16)
+    assert refused.status == 2
+    assert "--adapt and --context can't be combined" in refused.sentence
+    first = adaptation.SEGMENT + 1  # predicted before the first step
+    same = [
+        json.loads(charlstm("eval", run, "new.txt", "--json", "--limit", first, *more).out)
+        for more in ((), ("--adapt",))
+    ]
+    assert same[0]["nats_per_char"] == pytest.approx(same[1]["nats_per_char"], rel=1e-5)

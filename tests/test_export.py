@@ -31,6 +31,7 @@ CONFIGS = [
     ModelConfig(len(CHARACTERS), hidden=24),
     ModelConfig(len(CHARACTERS), hidden=16, layers=3),
     ModelConfig(len(CHARACTERS), 8, hidden=16, layers=2),
+    ModelConfig(len(CHARACTERS), hidden=16, layers=3, residual=True),
 ]
 
 
@@ -257,7 +258,7 @@ def predictions_of_torch(made: dict[str, Any], ids: Ids) -> Array:
     """Logits (chars, V) of the model that the guide's code loaded."""
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     with torch.no_grad():
-        y, _ = made["lstm"](made["inputs"][ids])
+        y = made["read"](made["inputs"][ids], [None] * len(made["layers"]))
         logits: Array = (y @ made["outputs"].T + made["w"]["output.bias"]).numpy()
     return logits
 

@@ -178,10 +178,17 @@ def test_recovery_restores_the_good_weights_clears_the_rest_and_lowers_the_rate(
     run, *_ = begin(text)
     rate = loop.lr_now(run)
     good = {name: p.copy() for name, p in run.params.items()}
-    for a in (*run.params.values(), *run.slots.values(), run.recurrent_state.h, run.recurrent_state.c):
+    for a in (
+        *run.params.values(),
+        *run.averaged.values(),
+        *run.slots.values(),
+        run.recurrent_state.h,
+        run.recurrent_state.c,
+    ):
         a += 1
     assert loop._recover(run)
     assert all(np.array_equal(run.params[name], p) for name, p in good.items())
+    assert all(np.array_equal(run.averaged[name], p) for name, p in good.items())
     assert not any(a.any() for a in (*run.slots.values(), run.recurrent_state.h, run.recurrent_state.c))
     assert loop.lr_now(run) == pytest.approx(guard.RECOVERY_LR * rate)
 

@@ -184,7 +184,7 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
         (["train", "fabels"], "did you mean fables?"),
         (["train", "verse.txt"], "did you mean verses.txt"),
         (["train", "texts/peoms.txt"], "did you mean texts/poems.txt?"),
-        (["eval", "verses"], "TEXT is missing"),
+        (["eval"], "RUN is missing"),
         (["sample", "--temp"], "requires an argument"),
     ],
 )

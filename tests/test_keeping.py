@@ -171,11 +171,11 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(
     text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begin(text)
-    best = {name: p.copy() for name, p in run.state.params.items()}
+    best = {name: p.copy() for name, p in run.state.averaged.items()}
     breaking(monkeypatch, lambda attempt: attempt > 1)
     (failed,) = run.saver.save_best({"step": 1, "steps": 2, "epoch": 0.0, "elapsed_s": 0.0})
     assert isinstance(failed, events.SaveFailed)
-    for p in run.state.params.values():
+    for p in run.state.averaged.values():
         p += 1
     list(run.saver.save({"step": 2, "steps": 2, "epoch": 0.0, "elapsed_s": 0.0}))
     saved = checkpoint.load(run.saver.files.best).char_model.params

@@ -16,9 +16,11 @@ from tests.gradient_check import check_all, check_whole
 V, H, T, N = 7, 5, 4, 3
 
 
-def example(layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type = np.float64, T: int = T):
+def example(
+    layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type = np.float64, T: int = T, residual: bool = True
+):
     rng = np.random.default_rng(layers + 11 * embedding)
-    config = ModelConfig(V, embedding, hidden=H, layers=layers, dropout=dropout)
+    config = ModelConfig(V, embedding, residual and layers > 1, hidden=H, layers=layers, dropout=dropout)
     params = model.init(config, rng, dtype)
     for p in params.values():
         p += 0.5 * rng.standard_normal(p.shape).astype(
@@ -30,10 +32,10 @@ def example(layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type =
     return config, params, ids, state, model.Workspace.empty(config, T, N, dtype)
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("layers", "residual"), [(1, False), (3, False), (3, True)])
 @pytest.mark.parametrize("embedding", [0, 6])
-def test_logits_equal_the_oracle(layers: int, embedding: int) -> None:
-    config, params, ids, state, work = example(layers, embedding)
+def test_logits_equal_the_oracle(layers: int, residual: bool, embedding: int) -> None:
+    config, params, ids, state, work = example(layers, embedding, residual=residual)
     logits, _ = model.forward(params, config, ids[:-1], state, work)
     expected = oracle.logits(params, config, ids[:-1], state.h, state.c)
     np.testing.assert_allclose(logits.reshape(V, T, N), expected, rtol=1e-11, atol=1e-12)
@@ -185,7 +187,11 @@ def test_gradients_agree_with_central_differences_over_many_random_shapes(number
         rng = np.random.default_rng(seed)
         size = lambda most: int(rng.integers(1, most + 1))  # noqa: E731, B023
         config = ModelConfig(
-            vocabulary=size(4) + 1, hidden=size(4), layers=size(3), embedding=size(4) if seed % 3 == 0 else 0
+            vocabulary=size(4) + 1,
+            hidden=size(4),
+            layers=size(3),
+            embedding=size(4) if seed % 3 == 0 else 0,
+            residual=seed % 2 == 0,
         )
         T, N = size(4), size(3)
         params = model.init(config, rng, np.float64)

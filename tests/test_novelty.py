@@ -14,6 +14,7 @@ import pytest
 
 from charlstm.inference import novelty
 from charlstm.inference.novelty import PIECE, Copied, TrainingText
+from charlstm.text import again
 from charlstm.text.vocabulary import Vocabulary
 from tests.conftest import SMALL, VERSES, Result, sweep
 
@@ -145,7 +146,7 @@ def test_a_text_that_cannot_be_compared_with_is_one_sentence_before_anything_is_
 def test_a_text_from_standard_input_cannot_be_compared_with(
     charlstm: Program, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(novelty, "STDIN", str(run))
+    monkeypatch.setattr(again, "STDIN", str(run))
     told = charlstm("sample", "--novelty")
     assert told.status == 2
     assert "standard input" in told.sentence

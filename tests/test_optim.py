@@ -153,3 +153,13 @@ def test_clipping_leaves_small_gradients_and_a_limit_of_zero_alone(limit: float)
 def test_the_norm_of_what_is_not_finite_is_not_finite() -> None:
     assert not math.isfinite(optim.norm({"a": np.array([1.0, np.nan])}))
     assert not math.isfinite(optim.clip_global_norm({"a": np.array([1.0, np.inf])}, 1.0))
+
+
+def test_the_average_counts_late_weights_more() -> None:
+    seen = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)
+    averages = {"p": np.full(7, 1e9, np.float32)}  # the first step replaces it
+    for t, p in enumerate(seen, start=1):
+        optim.average(averages, {"p": p}, t)
+    k = optim.AVERAGING_POWER
+    shares = np.array([math.prod((t + j) for j in range(k)) for t in range(1, 41)], float)  # t (t + 1) … (t + k - 1)
+    np.testing.assert_allclose(averages["p"], shares / shares.sum() @ seen, rtol=1e-4, atol=1e-5)

@@ -56,7 +56,9 @@ class Run:
 
     @property
     def config(self) -> ModelConfig:
-        return ModelConfig(len(self.characters), self.embedding, hidden=self.hidden, layers=self.layers)
+        return ModelConfig(
+            len(self.characters), self.embedding, self.layers > 1, hidden=self.hidden, layers=self.layers
+        )
 
     @property
     def params(self) -> Arrays:

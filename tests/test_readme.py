@@ -8,6 +8,7 @@ import sys
 
 from tests.conftest import ROOT
 from tests.documents import PAGES
+from tests.experiments import records
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,6 +38,21 @@ def test_no_line_of_markdown_is_longer_than_120_characters() -> None:
         if len(line) > 120
     ]
     assert long == []
+
+
+def test_the_tables_of_figures_are_those_of_the_records_with_their_commands() -> None:
+    for path, text in records.pages().items():
+        assert path.read_text(encoding="utf-8") == text, "python -m tests.experiments.records --write"
+
+
+def test_every_record_has_a_protocol_and_commands_that_exist() -> None:
+    assert len({record.key for record in records.RECORDS}) == len(records.RECORDS)
+    for record in records.RECORDS:
+        assert record.protocol.split()[0] in {"tail", "windowed-256", "folds", "adapted"}
+        assert ("--context 256" in record.evaluate, "--adapt" in record.evaluate) == (
+            record.protocol.startswith("windowed-256"),
+            record.protocol.startswith("adapted"),
+        )
 
 
 def test_the_readme_is_short() -> None:

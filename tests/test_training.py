@@ -208,12 +208,12 @@ def test_advice_follows_the_held_out_loss(held_out: list[float], dropout: float,
     assert bool(found) == bool(word)
 
 
-def test_a_run_that_is_extended_starts_at_a_quarter_of_its_peak_or_above(text: Path) -> None:
+def test_a_run_that_is_extended_starts_at_the_rate_where_it_ended(text: Path) -> None:
     run, *_ = begin(text, steps=40)
     run.step = 40
     take_budget(run, Budget(steps=80), windows=10, val_chars=10)
     assert (run.schedule.first, run.schedule.last) == (40, 80)
-    assert run.schedule.peak_lr == run.config.peak_lr / 4
+    assert run.schedule.peak_lr == pytest.approx(run.config.peak_lr * schedule.FINAL_LR)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from charlstm import __version__, blas
 from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
+from charlstm.cli.evaluate import evaluate
 from charlstm.cli.export import export
 from charlstm.cli.options import (
     JSON,
@@ -25,8 +26,6 @@ from charlstm.cli.options import (
     Cache,
     Checkpoints,
     Count,
-    Encoding,
-    Field,
     Interactive,
     Length,
     Lines,
@@ -40,29 +39,23 @@ from charlstm.cli.options import (
     Quiet,
     Run,
     SampleSeed,
-    Separator,
     Stop,
     Temperature,
     Temps,
     TextSeparator,
     TopK,
     TopP,
-    Unescape,
     UnknownOption,
-    complete_run,
-    complete_text,
     expanded,
     option,
     parse_temps,
-    text_options,
     unescape,
 )
 from charlstm.cli.runs import runs
 from charlstm.cli.train import resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, CharlstmError, UsageError
-from charlstm.nn.config import Range
-from charlstm.settings import AUTO, CONVERSATION_LENGTH, RUNS, SampleConfig, require
+from charlstm.settings import AUTO, CONVERSATION_LENGTH, RUNS, SampleConfig
 
 ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 """The order in which ``--help`` lists the commands."""
@@ -173,6 +166,7 @@ def version(
 
 app.command(cls=_Command)(train)
 app.command(cls=_Command)(resume)
+app.command("eval", cls=_Command)(evaluate)
 app.command(cls=_Command)(runs)
 app.command(cls=_Command)(export)
 
@@ -280,51 +274,3 @@ def info(
     from charlstm.cli.info import write_info
 
     return write_info(run, checkpoints, as_json=json, plot=plot)
-
-
-@app.command("eval", cls=_Command)
-def evaluate(
-    ctx: typer.Context,
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="Name or file of a run.", show_default=False, autocompletion=complete_run),
-    ],
-    corpora: Annotated[
-        list[str],
-        typer.Argument(metavar="TEXT", help="Texts, as for 'train'.", show_default=False, autocompletion=complete_text),
-    ],
-    context: Annotated[
-        int, option("--context", "Reset the state every N characters, as models with a fixed context do (0: never).")
-    ] = 0,
-    limit: Annotated[int, option("--limit", "Evaluate only the first N characters (0: all).")] = 0,
-    show: Annotated[
-        bool,
-        option(
-            "--show",
-            "Print the text, with each character coloured by how unexpected it is; marks below it without colours, values with --json.",
-            show_default=False,
-        ),
-    ] = False,
-    json: JSON = False,
-    unknown: UnknownOption = "error",
-    encoding: Encoding = "utf-8",
-    field: Field = "",
-    separator: Separator = "\n",
-    unescape: Unescape = False,
-    cache: Cache = AUTO,
-    checkpoints: Checkpoints = RUNS,
-) -> int:
-    """Measure how well a run predicts a text, in nats and bits per character.
-
-    charlstm eval trumptweets newtweets.txt              # print the loss
-    charlstm eval trumptweets newtweets.txt --show       # print the text in colours
-    """
-    require("context", context, Range(0))
-    signals.need_stdout()
-    blas.prepare()
-    from charlstm.cli.evaluate import write_eval
-
-    with signals.leaving_on_signals():
-        return write_eval(
-            run, checkpoints, corpora, text_options(ctx), context, unknown, limit=limit, cache=cache, show=show, as_json=json
-        )  # fmt: skip

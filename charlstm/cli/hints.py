@@ -22,7 +22,7 @@ CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
 SPELLING = {"temperature": "temp", "save_every_s": "save-every", "preview_every_s": "preview-every"}
 """Options that have another name than their setting."""
 NAMES = {f.name for cls in (TrainRequest, TrainConfig, TextOptions, Budget, RunOptions, SampleConfig) for f in fields(cls)} | {
-    "bits", "checkpoints", "context", "file", "force", "limit", "novelty", "output", "plot", "prompt_file", "temps", "text"
+    "adapt", "bits", "checkpoints", "context", "file", "force", "limit", "novelty", "output", "plot", "prompt_file", "temps", "text"
 }  # fmt: skip
 """The settings that messages of the library name."""
 

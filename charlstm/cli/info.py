@@ -86,6 +86,8 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
     share = f" of {f['steps']:,} ({f['step'] / max(1, f['steps']):.0%})" if f["steps"] is not None else ""
     passes = f["chars_trained"] / max(1, f["text_chars"] * (1 - config.val_fraction))
     held_out = f"; the last {100 * config.val_fraction:.2g}% held out" if f["best_val_nats"] is not None else ""
+    if f["val_file"]:
+        held_out = f"; held out: {summary(f['val_file'], _short)}, {f['val_chars']:,} characters"
     embedding = f", embedding of {f['embedding']}" if f["embedding"] else ""
     rows = [
         (

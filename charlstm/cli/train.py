@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -15,6 +15,8 @@ from charlstm import blas, launcher
 from charlstm.cli import hints, signals
 from charlstm.cli.options import (
     DEFAULTS,
+    LEARNING,
+    READING,
     Batch,
     Cache,
     Checkpoints,
@@ -46,18 +48,57 @@ from charlstm.cli.options import (
     Unescape,
     ValFraction,
     WindowLength,
+    complete_text,
+    option,
     text_options,
 )
 from charlstm.cli.reading import reading_bar
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, UsageError
-from charlstm.settings import AUTO, RUNS, SETTINGS, Budget, DisplayKind, ResumeRequest, RunOptions, TrainRequest
+from charlstm.settings import (
+    AUTO,
+    RUNS,
+    SETTINGS,
+    Budget,
+    DisplayKind,
+    ResumeRequest,
+    RunOptions,
+    TrainRequest,
+    Unknown,
+)
 from charlstm.training.control import Stop
 
 if TYPE_CHECKING:
     from charlstm.events import Event
 
 RUN_OPTIONS = RunOptions()
+
+ValFile = Annotated[
+    str,
+    option(
+        "--val-file",
+        "Hold out this file instead, and train on the whole text.",
+        LEARNING,
+        show_default=False,
+        metavar="FILE",
+        autocompletion=complete_text,
+    ),
+]
+UnknownInValFile = Annotated[
+    Unknown,
+    option("--unknown", "Fail on characters of --val-file that the text does not have, or skip them.", LEARNING),
+]
+ValFileNow = Annotated[
+    str,
+    option(
+        "--val-file",
+        "Where the --val-file of the run is now, if it has moved.",
+        READING,
+        show_default=False,
+        metavar="FILE",
+        autocompletion=complete_text,
+    ),
+]
 
 
 def train(
@@ -77,6 +118,8 @@ def train(
     lr: LearningRate = None,
     clip: Clip = DEFAULTS.clip,
     val_fraction: ValFraction = None,
+    val_file: ValFile = "",
+    unknown: UnknownInValFile = "error",
     eval_every: EvalEvery = DEFAULTS.eval_every,
     seed: Seed = DEFAULTS.seed,
     encoding: Encoding = "utf-8",
@@ -104,7 +147,8 @@ def train(
         if not corpora and _has_input(sys.stdin):
             raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
         return TrainRequest(
-            tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from
+            tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
+            val_file, unknown,
         )  # fmt: skip
 
     return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
@@ -138,6 +182,7 @@ def resume(
     epochs: Epochs = None,
     steps: Steps = None,
     text: Text = None,
+    val_file: ValFileNow = "",
     cache: Cache = AUTO,
     display: Display = "auto",
     quiet: QuietRun = False,
@@ -153,7 +198,7 @@ def resume(
     """
 
     def request() -> ResumeRequest:
-        return ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()))
+        return ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()), val_file)
 
     return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 

@@ -67,8 +67,9 @@ class LinesDisplay(Display):
 def started(event: events.Started) -> list[str]:
     """Describe what is about to be trained, in two or three lines plus notes."""
     verb = "resumed" if event.resumed else "started"
+    held_out = f" and {event.val_text}, {event.val_chars:,}" if event.val_text else f" ({event.val_chars:,} held out)"
     lines = [
-        f"{verb} {event.run}: {event.text}, {event.chars:,} characters ({event.val_chars:,} held out), {event.vocabulary:,} distinct",
+        f"{verb} {event.run}: {event.text}, {event.chars:,} characters{held_out}, {event.vocabulary:,} distinct",
         f"model: {event.layers}x{event.hidden} LSTM, {event.parameters:,} parameters, {event.memory_bytes / 1e6:.0f} MB; batch {event.batch}, window {event.seq}, "
         f"{event.optimizer} at {event.lr:g}; baselines: chance {event.uniform_nats:.3f} nats, letter frequencies {event.unigram_nats:.3f}",
     ]

@@ -123,7 +123,7 @@ function stepLayer(weights, inputs, start, from, c, h) {
 }
 
 class Model {
-  constructor({ characters, hidden, layers, embedding, stops, lineChars, arrays: entries }, base85) {
+  constructor({ characters, hidden, layers, embedding, residual, stops, lineChars, arrays: entries }, base85) {
     const arrays = readArrays(entries, base85);
     this.characters = Array.from(characters); // code points: a character beyond U+FFFF is one
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
@@ -132,6 +132,7 @@ class Model {
     this.ends.delete(undefined);
     this.hazard = lineHazard(lineChars);
     this.hidden = hidden;
+    this.residual = residual;
     this.embedding = embedding ? arrays["embed.E"] : null;
     this.layers = [];
     for (let k = 1; k <= layers; k++) {
@@ -184,7 +185,7 @@ class Model {
       if (inputs) layer.inputs.set(below);
       layer.inputs.set(layer.h, inputs);
       stepLayer(weights, layer.inputs, start, inputs ? 0 : id * GATES * this.hidden, layer.c, layer.h);
-      below = layer.h;
+      below = this.residual && k ? layer.h.map((h, unit) => h + below[unit]) : layer.h;
     }
     if (this.projection) {
       multiply(this.projection, below, null, state.projected);

@@ -76,9 +76,7 @@ def build(
     packed = pack(params, bits)
     model = {
         "characters": characters,
-        "hidden": config.hidden,
-        "layers": config.layers,
-        "embedding": config.embedding,
+        **{name: getattr(config, name) for name in ("hidden", "layers", "embedding", "residual")},
         "settings": {"temperature": temperature, "topP": top_p, "length": length},
         "stops": STOPS + WIDE_STOPS,
         "lineChars": line_chars,

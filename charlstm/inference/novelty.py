@@ -13,12 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charlstm.errors import CorpusError
-from charlstm.text import corpus
-from charlstm.text.cache import folder_of
+from charlstm.text import again
 from charlstm.text.corpus import TextInfo
 from charlstm.text.ids import MappedIds, TextIds, stored
-from charlstm.text.sources import STDIN, find_again
 from charlstm.text.vocabulary import Vocabulary
 
 PIECE = 20
@@ -197,17 +194,7 @@ def read_training_text(info: TextInfo, val_fraction: float, name: str, setting: 
     Raises:
         CorpusError: the text is missing, has changed, or came from standard input.
     """
-    if STDIN in info.sources:
-        raise CorpusError(f"the text of {name!r} came from standard input and can't be compared: leave out `{setting}`")
-    try:
-        text = corpus.read(find_again(info.sources), info.options, folder_of(cache))
-    except CorpusError as error:
-        raise CorpusError(f"`{setting}` needs the text of {name!r}: {error}") from error
-    if text.info.sha256 != info.sha256:
-        raise CorpusError(
-            f"the text of {name!r} has changed ({info.chars:,} characters then, {text.info.chars:,} now): "
-            f"restore the old one, or leave out `{setting}`"
-        )
+    text = again.read_for(info, name, f"`{setting}`", f"leave out `{setting}`", cache)
     return TrainingText(text.split(val_fraction)[0], text.vocabulary)
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charlstm import blas
-from charlstm.errors import CharlstmError, UsageError
-from charlstm.inference import evaluation, sampling
+from charlstm.errors import CharlstmError, CorpusError, UsageError
+from charlstm.inference import adaptation, evaluation, sampling
 from charlstm.inference.sampling import CharModel
 from charlstm.nn.config import Range
 from charlstm.nn.threads import split
 from charlstm.processes import run_in_processes
-from charlstm.settings import Unknown, require
-from charlstm.text.corpus import Corpus
+from charlstm.settings import AUTO, Unknown, require
+from charlstm.text import again
+from charlstm.text.corpus import Corpus, TextInfo
 from charlstm.text.ids import TextIds
 from charlstm.text.vocabulary import describe_some
 
@@ -37,6 +39,7 @@ class ScoredText:
     context: int
     in_one: bool  # read as one stream, whatever the length
     name: str  # of the run
+    adapt: bool = False  # learn from each segment after predicting it
 
     @property
     def chars(self) -> int:
@@ -46,8 +49,15 @@ class ScoredText:
     def __iter__(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         """Yield indices into `ids`, and the negative log-likelihood in nats of the characters there.
 
-        A long text is read on several cores.
+        A long text is read on several cores, unless the model adapts to it.
         """
+        params, config = self.char_model.params, self.char_model.config
+        blocks = adaptation.char_nll(params, config, self.ids) if self.adapt else self._blocks()
+        for places, nats in blocks:
+            counted = places >= self.context_chars
+            yield places[counted], nats[counted]
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
         pairs = len(self.ids) - 1
         starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.context else self.context)
         cores = min(blas.cores(), len(starts)) if pairs >= PARALLEL_CHARS else 1
@@ -55,11 +65,10 @@ class ScoredText:
 
         def job(k: int) -> Iterator[list[tuple[NDArray[np.intp], NDArray[Any]]]]:
             with np.errstate(all="ignore"):  # the caller checks for losses that are not finite
-                for places, nats in evaluation.char_nll(
+                for block in evaluation.char_nll(
                     self.char_model.params, self.char_model.config, self.ids, starts[groups[k]], length
                 ):
-                    counted = places >= self.context_chars
-                    yield [(places[counted], nats[counted])]
+                    yield [block]
 
         nothing = np.zeros(0, np.intp), np.zeros(0, np.float32)
         for blocks in run_in_processes(job, [1] * cores, nothing):
@@ -82,6 +91,22 @@ class ScoredText:
         return nats
 
 
+def read_held_out(info: TextInfo, val_fraction: float, name: str, cache: str | Path = AUTO) -> Corpus:
+    """Read the held-out text of a run again.
+
+    Raises:
+        CorpusError: there is none, or the text of the run is missing, has changed, or came from standard input.
+    """
+    instead = "give the text to evaluate"
+    text = again.read_for(info, name, "evaluation", instead, cache, held_out=True)
+    if text.held_out is not None:
+        return text.held_out
+    _, ids = text.split(val_fraction)
+    if not len(ids):
+        raise CorpusError(f"the run {name!r} held out nothing: {instead}")
+    return replace(text, ids=ids)
+
+
 def score(
     char_model: CharModel,
     text: str | Corpus,
@@ -90,6 +115,7 @@ def score(
     unknown: Unknown,
     name: str,
     limit: int = 0,
+    adapt: bool = False,
 ) -> ScoredText:
     """Prepare a text for evaluation; see `charlstm.api.Model.evaluate` for the arguments.
 
@@ -98,8 +124,10 @@ def score(
         limit: use only this many characters of the text; 0: all.
 
     Raises:
-        UsageError: the text is too short, or it has characters that the model never saw.
+        UsageError: the text is too short, it has characters that the model never saw, or settings contradict each other.
     """
+    if adapt and context:
+        raise UsageError("`adapt` and `context` can't be combined: leave one of them out")
     require("context", context, Range(0))
     require("limit", limit, Range(0))
     text = text if not limit else text[:limit] if isinstance(text, str) else text.first(limit)
@@ -123,4 +151,4 @@ def score(
         context_chars, ids = max(1, len(start)), np.concatenate([start, ids])
     if len(ids) <= context_chars:
         raise UsageError("the text is too short: give one with at least two characters that the model knows")
-    return ScoredText(char_model, ids, context_chars, left_out, context, prompt is not None, name)
+    return ScoredText(char_model, ids, context_chars, left_out, context, prompt is not None, name, adapt)

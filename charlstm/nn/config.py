@@ -55,11 +55,13 @@ class ModelSize:
 class ModelConfig(ModelSize):
     """The shape of a model: a stack of LSTM layers with a softmax projection.
 
-    ``embedding`` is the width of the character embedding; 0 feeds one-hot characters.
+    ``embedding`` is the width of the character embedding; 0 feeds one-hot characters. With ``residual``, every layer above the
+    first adds its input to its output.
     """
 
     vocabulary: Annotated[int, Range(1, 0x110000)]
     embedding: Annotated[int, Range(0, 16384)] = 0
+    residual: bool = False
 
     @property
     def input_width(self) -> int:

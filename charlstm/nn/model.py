@@ -44,7 +44,7 @@ class Workspace:
     N: int
     tapes: list[lstm.Tape]
     inputs: Array  # (T, N, E)    embedded characters; empty without an embedding
-    outputs: list[Array]  # per layer (T, N, H)    h after dropout
+    outputs: list[Array]  # per layer (T, N, H)    h, its input added above the first layer if `residual`, after dropout
     layers: list[Arrays]  # per layer W, U, b as forward used them, after dropout of U
     masks: list[Array | None]  # per layer (N, H)    dropout mask of its outputs; None without dropout
     kept: list[Array | None]  # per layer (4H, H)    dropout mask of U; None without dropout
@@ -75,11 +75,11 @@ class Workspace:
         """How many numbers training on such windows holds in memory: the buffers, and the temporary arrays of each step.
 
         Besides the tapes these are, per character, V for the logits, H for the gradient of the top layer, 3 E with an embedding, and
-        H per layer with dropout.
+        H per layer with dropout, and again with residual connections.
         """
         H, L, V = config.hidden, config.layers, config.vocabulary
         tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
-        return tapes + (V + H + 3 * config.embedding + (L * H if config.dropout else 0)) * T * N
+        return tapes + (V + H + 3 * config.embedding + L * H * (bool(config.dropout) + config.residual)) * T * N
 
 
 def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
@@ -182,8 +182,8 @@ def forward(
     after = State(np.empty_like(state.h), np.empty_like(state.c))
     for k, name in enumerate(layer_names(config)):
         layer = work.layers[k] = _drop_weights(part(params, name), k, config, work, rng)
-        y, after.h[k], after.c[k] = lstm.forward(layer, y, state.h[k], state.c[k], work.tapes[k])
-        y = work.outputs[k] = _drop(y, k, config, work, rng)
+        h, after.h[k], after.c[k] = lstm.forward(layer, y, state.h[k], state.c[k], work.tapes[k])
+        y = work.outputs[k] = _drop(h + y if config.residual and k else h, k, config, work, rng)
     if config.embedding:
         np.matmul(_rows(y), params["out.P"].T, out=work.top)
         np.matmul(work.top, params["embed.E"].T, out=work.logits.T)
@@ -226,7 +226,7 @@ def backward(
         if kept is not None:
             layer_grads["U"] *= kept
         if d_x is not None:
-            d_y = d_x
+            d_y = d_x + d_y if config.residual and k else d_x
     if config.embedding:
         grads["embed.E"] += _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
     return grads

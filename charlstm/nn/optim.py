@@ -33,6 +33,9 @@ MUON_COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448))
 between 0.03 and 1.97, the best that two polynomials of degree 5 can do (Amsel et al. 2025). More iterations are more exact, but models
 learn no better with them."""
 
+AVERAGING_POWER = 7
+"""The running average of the weights counts those after step t in proportion to t to this power: about the last eighth of a run."""
+
 
 def norm(arrays: Arrays) -> float:
     """Return the Euclidean norm of all arrays as one vector; inf or nan if any number is not finite."""
@@ -191,6 +194,16 @@ def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: P
     for name, p in params.items():
         p -= lr * grads[name]
     return lr * norm(grads)
+
+
+def average(averages: Arrays, params: Arrays, t: int) -> None:
+    """Take the parameters after step t into their running averages, **in place** (polynomial decay; Shamir & Zhang 2013).
+
+    a = a + (k + 1) / (k + t) * (p - a) with k = `AVERAGING_POWER`. The first step's parameters replace what was there.
+    """
+    share = (AVERAGING_POWER + 1) / (AVERAGING_POWER + t)
+    for a, p in _chunks(averages, params):
+        a += share * (p - a)
 
 
 def _slot(slots: Arrays, slot: str) -> Arrays:

@@ -25,9 +25,11 @@ class Stepper:
         self.biases: list[Array] = []
         for k, name in enumerate(layer_names(config)):
             W, U, b = (by_gate(value) for value in part(params, name).values())
-            weights = U if k == 0 else np.concatenate([W, U], axis=2)  # (4, H, H), above the first layer (4, H, 2H)
-            own, below = slice(k * H, (k + 1) * H), max(0, k - 1) * H
-            inputs = self.h[:, below : own.stop]  # h of the layer below, and its own
+            # The input is h of the layer below; with residual connections it is the sum of h of all layers below.
+            below = min(k, 1) if not config.residual else k  # number of layers
+            weights = np.concatenate([W] * below + [U], axis=2) if k else U  # (4, H, (below + 1) H)
+            own = slice(k * H, (k + 1) * H)
+            inputs = self.h[:, (k - below) * H : own.stop]
             self.cells.append(Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
             self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:
@@ -35,6 +37,7 @@ class Stepper:
                 self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
         self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
         self.projection: Array | None = params["out.P"] if config.embedding else None
+        self.residual = config.residual
         self.logits = np.empty((config.vocabulary, N), dtype)
 
     def step(self, ids: Ids) -> Array:
@@ -42,7 +45,7 @@ class Stepper:
         self.cells[0].step(self.rows[ids].swapaxes(0, 1))
         for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
             cell.step(bias)
-        y = self.cells[-1].h.T
+        y = np.add.reduce([cell.h for cell in self.cells]).T if self.residual else self.cells[-1].h.T
         np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits

@@ -1,8 +1,9 @@
 """Checkpoints: one self-contained .npz file per run, written atomically and validated on load.
 
 Every member is a plain array. ``meta`` is JSON (as bytes), ``vocabulary`` the code points and ``param/NAME`` the
-weights. A run that can be resumed also has ``slot/SLOT/NAME``, ``good/NAME``, ``state/h`` and ``state/c``. Nothing is
-pickled or compressed, and nothing comes from a clock: the same state gives the same bytes.
+weights. A run that can be resumed also has ``average/NAME``, the weights to sample from, ``slot/SLOT/NAME``,
+``good/NAME``, ``state/h`` and ``state/c``. Nothing is pickled or compressed, and nothing comes from a clock: the same
+state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class CheckpointHeader:
 def save_run(path: Path, state: TrainState) -> None:
     """Save everything that `resume` needs; raises SaveError if the file can't be written."""
     arrays: Arrays = {f"slot/{name}": slot for name, slot in state.slots.items()}
+    arrays |= {f"average/{name}": p for name, p in state.averaged.items()}
     arrays |= {f"good/{name}": p for name, p in state.snapshot.items()}
     arrays |= {"state/h": state.recurrent_state.h, "state/c": state.recurrent_state.c}
     run = {
@@ -106,20 +108,18 @@ def save_run(path: Path, state: TrainState) -> None:
         "tally": vars(state.sums),
         "guard": vars(state.guard),
     }
-    _save(path, state, run, arrays)
+    _save(path, state, run, arrays, state.params)
 
 
 def save_model(path: Path, state: TrainState, params: Arrays | None = None) -> None:
-    """Save only what `sample` needs: the current parameters, or `params`, without optimizer and training state."""
-    _save(path, state, None, {}, params)
+    """Save only what `sample` needs: the averaged weights, or `params`, without optimizer and training state."""
+    _save(path, state, None, {}, params or state.averaged)
 
 
-def _save(
-    path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arrays, params: Arrays | None = None
-) -> None:
+def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arrays, params: Arrays) -> None:
     meta = {
         "format": FORMAT,
-        "model": vars(state.shape),
+        "model": schema.shape_json(state.shape),
         "config": schema.config_json(state.config),
         "text": schema.text_json(state.text),
         "plan": vars(state.schedule),
@@ -136,7 +136,7 @@ def _save(
         "meta": np.frombuffer(json.dumps(meta, sort_keys=True, allow_nan=False).encode(), np.uint8),
         "vocabulary": np.array([ord(c) for c in state.vocabulary.characters], np.uint32),
     }
-    members |= {f"param/{name}": p for name, p in (params or state.params).items()} | arrays
+    members |= {f"param/{name}": p for name, p in params.items()} | arrays
     for name, array in members.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SaveError(f"{path} was not written: {name} contains a non-finite number")
@@ -153,7 +153,7 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: the file can't be read or is not a valid checkpoint.
     """
     with _checkpoint_errors(path):
-        return _checkpoint(path, *_read(path, wanted=("meta", "vocabulary", "param/")))
+        return _checkpoint(path, *_read(path, wanted=("meta", "vocabulary", "param/", "average/")))
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -208,9 +208,10 @@ def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) ->
         config=config,
         vocabulary=base.char_model.vocabulary,
         text=base.text,
-        params=base.char_model.params,
+        params=_take(members, "param/", shapes),
         slots=_take(members, "slot/", {slot: shapes[name] for slot, name in slots.items()}),
         snapshot=_take(members, "good/", shapes),
+        averaged=base.char_model.params,
         recurrent_state=model.State(**_take(members, "state/", {"h": recurrent_state, "c": recurrent_state})),
         cursor=cursor,
         batch_rng=schema.generator(run["batch_rng"]),
@@ -290,6 +291,7 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
     if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
         raise ValueError("its vocabulary is not an ordered set of characters")
     pretrained = meta.get("pretrained")
+    weights = "average/" if "average/out.b" in members else "param/"  # models and older runs have one kind
     return Checkpoint(
         path=path,
         bytes=size,
@@ -303,7 +305,7 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
         best_val_nats=best_val_nats,
         char_model=CharModel(
             shape,
-            _take(members, "param/", model.shapes(shape)),
+            _take(members, weights, model.shapes(shape)),
             Vocabulary("".join(map(chr, points))),
             schema.line_chars(meta.get("line_chars", [])),  # older files have none
         ),

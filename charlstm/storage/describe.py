@@ -70,15 +70,15 @@ def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
     if STDIN in facts["text"]:
         return None
     try:
-        text = corpus.read(
-            find_again(facts["text"]),
-            TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)}),
-            cache.folder_of(AUTO),
-        )
+        options, folder = TextOptions(**{f.name: facts[f.name] for f in fields(TextOptions)}), cache.folder_of(AUTO)
+        text = corpus.read(find_again(facts["text"]), options, folder)
+        if facts["val_file"]:
+            text = text.holding_out(corpus.read(find_again(facts["val_file"]), options, folder))
     except CorpusError:
         return None
     train_ids, val_ids = text.split(facts["val_fraction"])
-    if text.info.sha256 != facts["text_sha256"] or len(val_ids) == 0:
+    held_out = text.info.held_out and text.info.held_out.sha256
+    if (text.info.sha256, held_out) != (facts["text_sha256"], facts["val_sha256"]) or len(val_ids) == 0:
         return None
     return ngram.best(train_ids, val_ids, facts["vocabulary"])
 
@@ -129,6 +129,9 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "text": list(text.sources),
         "text_chars": text.chars,
         "text_sha256": text.sha256,
+        "val_file": list(text.held_out.sources) if text.held_out else None,
+        "val_chars": text.held_out.chars if text.held_out else None,
+        "val_sha256": text.held_out.sha256 if text.held_out else None,
         **vars(text.options),
         "pretrained": vars(found.pretrained) if found.pretrained else None,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},

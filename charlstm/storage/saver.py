@@ -103,7 +103,7 @@ class CheckpointSaver:
             self.best = None
             yield events.Saved(**position, path=str(self.files.best), best=True)
         except SaveError as error:
-            self.best = {name: p.copy() for name, p in self.state.params.items()}
+            self.best = {name: p.copy() for name, p in self.state.averaged.items()}
             yield self._failed(error, position)
 
     def _failed(self, error: SaveError, position: dict[str, Any]) -> events.Event:

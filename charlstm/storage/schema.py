@@ -26,7 +26,9 @@ from charlstm.training.schedule import Schedule
 from charlstm.training.state import HistoryRow, MetricSums
 
 T = TypeVar("T")
-READING = {"field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape}
+READING = {
+    "field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape, "held_out": None
+}  # fmt: skip
 """Fields of a text that are stored only if they differ from these defaults."""
 
 MAX_STRING = 4096
@@ -41,7 +43,8 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
     if isinstance(stored, dict):
         stored = {"shards" if key == "parts" else key: value for key, value in stored.items()}  # the name in format 1
     config = build(TrainConfig, stored, "config")
-    shape = build(ModelConfig, meta["model"], "model")
+    stored = meta["model"]
+    shape = build(ModelConfig, {"residual": False} | stored if isinstance(stored, dict) else stored, "model")
     if (shape.hidden, shape.layers) != (config.hidden, config.layers):
         raise ValueError("its model sizes differ from its settings")
     if config.shards > shards_for(config.batch, config.shards):
@@ -54,15 +57,30 @@ def config_json(config: TrainConfig) -> dict[str, Any]:
     return {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
 
 
+def shape_json(shape: ModelConfig) -> dict[str, Any]:
+    """Return the model's sizes; a model without residual connections does not mention them, as in files of old."""
+    return {key: value for key, value in vars(shape).items() if key != "residual" or value}
+
+
 def text_json(text: TextInfo) -> dict[str, Any]:
     """Return the identity of a text without the fields that have their default, which files of old do not have."""
-    return {key: value for key, value in vars(text).items() if READING.get(key) != value}
+    stored = {key: value for key, value in vars(text).items() if READING.get(key) != value}
+    return stored if text.held_out is None else stored | {"held_out": text_json(text.held_out)}
 
 
 def text_info(meta: dict[str, Any]) -> TextInfo:
     """Return the identity of the training text."""
-    stored = meta["text"]
-    text = build(TextInfo, READING | stored if isinstance(stored, dict) else stored, "text")
+    return _text_info(meta["text"], "text")
+
+
+def _text_info(stored: Any, what: str) -> TextInfo:
+    if isinstance(stored, dict):
+        stored = READING | stored
+        if isinstance(stored["held_out"], dict):
+            stored["held_out"] = _text_info(stored["held_out"], "text.held_out")
+    text = build(TextInfo, stored, what)
+    if text.held_out is not None and (text.held_out.held_out is not None or not text.held_out.sources):
+        raise ValueError("its held-out text has no sources, or a held-out text")
     if text.separator != READING["separator"] and not text.field:
         raise ValueError("its text has a separator but no field")
     if not text.sources or not SHA256.fullmatch(text.sha256):

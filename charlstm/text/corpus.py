@@ -37,11 +37,20 @@ class TextInfo:
     field: str = TextOptions.field  # this and the rest are as in `TextOptions`; old files lack them
     separator: str = TextOptions.separator
     unescape: bool = TextOptions.unescape
+    held_out: TextInfo | None = None  # of the held-out text, if that is not the end of this one
 
     @property
     def options(self) -> TextOptions:
         """How the text was read."""
         return TextOptions(self.encoding, self.field, self.separator, self.unescape)
+
+    def same_as(self, other: TextInfo) -> bool:
+        """Return whether both are the same characters, with the same held-out text, wherever their files are."""
+        if self.held_out is None or other.held_out is None:
+            held_out = self.held_out is other.held_out
+        else:
+            held_out = self.held_out.same_as(other.held_out)
+        return held_out and (self.sha256, self.chars) == (other.sha256, other.chars)
 
 
 def train_chars(chars: int, val_fraction: float) -> int:
@@ -61,14 +70,30 @@ class Corpus:
     vocabulary: Vocabulary
     info: TextInfo
     notes: tuple[str, ...] = ()  # for the user, on what looks wrong with the text
+    held_out: Corpus | None = None  # a held-out text of its own; `info` has its identity
 
     @property
     def mapped(self) -> bool:
         """Whether the ids are in a file, rather than in memory."""
         return isinstance(self.ids, MappedIds)
 
+    @property
+    def held_out_chars(self) -> int:
+        """The length of the held-out text of its own; 0 without one."""
+        return len(self.held_out.ids) if self.held_out else 0
+
+    def holding_out(self, other: Corpus) -> Corpus:
+        """Return this text with another as its held-out text."""
+        return replace(self, info=replace(self.info, held_out=other.info), held_out=other)
+
     def split(self, val_fraction: float) -> tuple[TextIds, TextIds]:
-        """Return the training text and the held-out tail, as views that do not overlap; see `train_chars`."""
+        """Return the training text and the held-out text.
+
+        The held-out text is one of its own if there is one, without the characters that this text does not have. Otherwise it
+        is the tail of this one, and both are views that do not overlap: see `train_chars`.
+        """
+        if self.held_out is not None:
+            return self.ids, self.vocabulary.translate(self.held_out.ids, self.held_out.vocabulary)[0]
         cut = train_chars(len(self.ids), val_fraction)
         return self.ids[:cut], self.ids[cut:]
 

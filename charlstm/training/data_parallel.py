@@ -167,9 +167,9 @@ class DataParallel:
         """Return the loss of other parameters on the last window: see `Engine`."""
         return sum(self.pool.map(lambda k: self.shards[k].mean_nll(params), len(self.shards)))
 
-    def held_out_loss(self, ids: TextIds) -> float:
+    def held_out_loss(self, params: Arrays, ids: TextIds) -> float:
         """Return the loss on a whole text: see `Engine`."""
-        return evaluate(self.params, self.config, ids, self.pool, len(self.shards))
+        return evaluate(params, self.config, ids, self.pool, len(self.shards))
 
     def cell_max(self) -> float:
         """Return the largest |c| after the last window."""

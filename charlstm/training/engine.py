@@ -45,8 +45,11 @@ class Engine(Protocol):
         It overwrites the gradients.
         """
 
-    def held_out_loss(self, ids: TextIds) -> float:
-        """Return the mean loss of the parameters on a whole text, as `evaluation.evaluate` does."""
+    def held_out_loss(self, params: Arrays, ids: TextIds) -> float:
+        """Return the mean loss of some parameters on a whole text, as `evaluation.evaluate` does.
+
+        It overwrites the gradients.
+        """
 
     def cell_max(self) -> float:
         """Return the largest |c| after the window."""

@@ -72,7 +72,7 @@ def _train(
 
     while True:
         if evaluation_is_due(state):
-            val_nats = _held_out_nats(val_ids, engine)
+            val_nats = _held_out_nats(state, val_ids, engine)
             row = _close_history_row(state, val_nats)
             if val_nats is not None and state.best_val_nats is not None:
                 yield events.Evaluated(
@@ -101,6 +101,7 @@ def _train(
             continue
         state.recurrent_state = after
         state.step += 1
+        optim.average(state.averaged, state.params, state.step)
         _count(state, metrics)
         if state.guard.accept(metrics, state.step):
             _copy(state.params, state.snapshot)
@@ -181,9 +182,10 @@ def _excess(state: TrainState, engine: Engine) -> float:
 def _recover(state: TrainState) -> bool:
     """Restore the last good weights at a lower learning rate; return False if no recoveries are left.
 
-    Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
+    The average starts from them again. Optimizer slots and recurrent state are cleared. The cursor stays where it is, so training continues on other data.
     """
     _copy(state.snapshot, state.params)
+    _copy(state.snapshot, state.averaged)
     for slot in state.slots.values():
         slot.fill(0)
     state.recurrent_state = model.State.zero(state.shape, state.config.batch)
@@ -195,11 +197,11 @@ def _copy(source: Arrays, target: Arrays) -> None:
         np.copyto(target[name], array)
 
 
-def _held_out_nats(val_ids: TextIds, engine: Engine) -> float | None:
-    """Return the held-out loss; None if nothing is held out or it overflowed, because the history must stay finite."""
+def _held_out_nats(state: TrainState, val_ids: TextIds, engine: Engine) -> float | None:
+    """Return the held-out loss of the averaged weights; None if nothing is held out or it overflowed, because the history must stay finite."""
     if not len(val_ids):
         return None
-    nats = engine.held_out_loss(val_ids)
+    nats = engine.held_out_loss(state.averaged, val_ids)
     return nats if math.isfinite(nats) else None
 
 

@@ -26,31 +26,35 @@ CGROUPS = (("", "memory.max", "memory.current", "inactive_file"),
 def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """Estimate the memory in bytes of everything in training that grows with the number of parameters.
 
-    All numbers are float32. Weights are stored twice (current and last good). Each shard has its gradients,
+    All numbers are float32. Weights are stored three times (current, averaged and last good). Each shard has its gradients,
     and about two copies of its weights in the layout that the loops need.
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
     shards = math.ceil(config.shards / launcher.hosts)
-    numbers = model.parameter_count(shape) * (2 + (5 if shape.dropout else 3) * shards)
+    numbers = model.parameter_count(shape) * (3 + (5 if shape.dropout else 3) * shards)
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
-def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool) -> int:
+def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, val_chars: int = 0) -> int:
     """Estimate the memory in bytes that training takes: program, text, weights, buffers and n-gram baseline.
 
-    A mapped text counts nothing: the system reads its file into memory that it can take back at any time.
+    A mapped text counts nothing: the system reads its file into memory that it can take back at any time. `val_chars` is the
+    length of a held-out text that is not part of the text.
     """
-    held_out = int(chars * config.val_fraction)
-    ids = 0 if mapped else chars * np.min_scalar_type(shape.vocabulary - 1).itemsize
+    held_out = val_chars or int(chars * config.val_fraction)
+    train_chars = chars if val_chars else chars - held_out
+    ids = ((0 if mapped else chars) + val_chars) * np.min_scalar_type(shape.vocabulary - 1).itemsize
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
-    baseline = ngram.memory_bytes(chars - held_out if held_out else 0)
+    baseline = ngram.memory_bytes(train_chars if held_out else 0)
     programs = BASE_BYTES * math.ceil(launcher.ranks / launcher.hosts)
     return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
-def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, remedy: str | None = None) -> None:
+def check_memory(
+    shape: ModelConfig, config: TrainConfig, chars: int, mapped: bool, remedy: str | None = None, val_chars: int = 0
+) -> None:
     """Raise a UsageError if training would take more memory than there is.
 
     Args:
@@ -59,8 +63,9 @@ def check_memory(shape: ModelConfig, config: TrainConfig, chars: int, mapped: bo
         chars: length of the text.
         mapped: whether its ids are in a mapped file.
         remedy: what to do about it; None: lower a setting.
+        val_chars: length of a held-out text that is not part of the text.
     """
-    needed, available = training_bytes(shape, config, chars, mapped), available_bytes()
+    needed, available = training_bytes(shape, config, chars, mapped, val_chars), available_bytes()
     if available is not None and needed > available:
         large = weights_bytes(shape, config) > needed / 2
         lower = "lower `hidden` or `layers`" if large else "lower `batch` or `seq`, or give a shorter text"

@@ -197,12 +197,13 @@ class Mirror:
         self._share_metrics()
 
     def evaluate(self) -> None:
-        """Compute the total loss of each group of streams of the held-out text."""
+        """Compute the total loss of each group of streams of the held-out text, by the parameters that rank 0 has copied over the gradients."""
         b = self.buffers
+        self._receive(b.flat_grads)
         self._receive(b.held_out)
         groups = groups_of(b.held_out, self.count)
         for k in self.own:
-            b.metrics[k, 0] = group_nats(b.params, self.config, b.held_out, k, groups) if k < groups else 0.0
+            b.metrics[k, 0] = group_nats(b.grads, self.config, b.held_out, k, groups) if k < groups else 0.0
         self.world.barrier()
         self._share_metrics()
 

@@ -44,7 +44,7 @@ class Preview:
         prompt = ""
         if new:
             prompt = self._prompt()
-            char_model = sampling.CharModel(self.run.shape, self.run.params, self.run.vocabulary, self.run.line_chars)
+            char_model = sampling.CharModel(self.run.shape, self.run.averaged, self.run.vocabulary, self.run.line_chars)
             self.text = sampling.generate(char_model, replace(self.settings, prompt=prompt), [self.rng])
             self.next_new = self._next_new(now)
         text = self._piece(now + PIECE_S if self.options.stream_preview else None)

@@ -156,15 +156,20 @@ class RankParallel:
     def loss(self, params: Arrays) -> float:
         """Return the loss of other parameters on the last window: see `engine.Engine`."""
         b = self.mirror.buffers
-        for name, p in params.items():
-            b.grads[name][...] = p
+        self._put_in_place_of_gradients(params)
         with self.world.command(Command.LOSS):
             self.mirror.loss()
         return float(sum(b.metrics[:, 0].tolist()))
 
-    def held_out_loss(self, ids: TextIds) -> float:
+    def _put_in_place_of_gradients(self, params: Arrays) -> None:
+        """Copy parameters to where the other ranks find them."""
+        for name, p in params.items():
+            self.mirror.buffers.grads[name][...] = p
+
+    def held_out_loss(self, params: Arrays, ids: TextIds) -> float:
         """Return the loss on a whole text: see `engine.Engine`."""
         b = self.mirror.buffers
+        self._put_in_place_of_gradients(params)
         b.held_out[...] = np.asarray(ids)
         with self.world.command(Command.EVALUATE):
             self.mirror.evaluate()

@@ -10,8 +10,9 @@ from charlstm.nn.config import COUNT, METRIC
 from charlstm.settings import EVALUATIONS, MINUTES
 
 WARMUP_STEPS = 50
-FINAL_LR = 0.02
-"""Final learning rate of the schedule, as a fraction of its peak."""
+FINAL_LR = 0.5
+"""Final learning rate of the schedule, as a fraction of its peak. It is high, because the average of the weights has less noise
+than they have."""
 EVALUATION_SHARE = 0.05
 """Approximate maximum fraction of the training time that evaluations take."""
 

@@ -116,6 +116,7 @@ class TrainState:
     params: Arrays
     slots: Arrays
     snapshot: Arrays  # weights of the last good snapshot
+    averaged: Arrays  # running average of the weights, which is evaluated, sampled from and saved as the best model
     recurrent_state: model.State
     cursor: Cursor
     batch_rng: np.random.Generator
@@ -171,9 +172,10 @@ def begin(
         layers=config.layers,
         embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.model.config.embedding,
         dropout=config.dropout,
+        residual=config.layers > 1 if pretrained is None else pretrained.model.config.residual,
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
-    check_memory(shape, config, len(corpus.ids), corpus.mapped)
+    check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
@@ -187,6 +189,7 @@ def begin(
         params=params,
         slots=optim.empty_slots(config.optimizer, params, model.hidden_matrices(shape)),
         snapshot={name: p.copy() for name, p in params.items()},
+        averaged={name: p.copy() for name, p in params.items()},
         recurrent_state=model.State.zero(shape, batch),
         cursor=Cursor(),
         batch_rng=np.random.default_rng(batch_seed),
@@ -224,4 +227,5 @@ def fit_to_ranks(run: TrainState) -> list[str]:
 
 def memory_bytes(run: TrainState, mapped: bool) -> int:
     """Estimate the memory in bytes that training takes; see `training_bytes`."""
-    return training_bytes(run.shape, run.config, run.text.chars, mapped)
+    held_out = run.text.held_out
+    return training_bytes(run.shape, run.config, run.text.chars, mapped, held_out.chars if held_out else 0)

@@ -188,7 +188,7 @@ def products(layers: int, hidden: int, batch: int, seq: int, threads: str, secon
 
 
 def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: int = 0) -> float:
-    """Seconds a character of each of n texts, temperature 1; with a length, of one whole text of it."""
+    """Seconds a character of each of n texts, from the model's own distribution; with a length, of one whole text of it."""
     blas.prepare()
     import numpy as np
 
@@ -203,7 +203,10 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
 
     def text(length: int) -> Iterator[list[str]]:
         return sampling.generate(
-            writer, SampleConfig(length=length), [np.random.default_rng(seed) for seed in range(n)], blas.cores()
+            writer,
+            SampleConfig(length=length, temperature=1, top_p=1),
+            [np.random.default_rng(seed) for seed in range(n)],
+            blas.cores(),
         )
 
     if length:

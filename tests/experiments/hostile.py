@@ -147,7 +147,7 @@ def tricks(data: bytes) -> dict[str, bytes]:
     def with_meta(**changed: Any) -> bytes:
         return made(**{"meta.npy": npy(np.frombuffer(json.dumps(meta | changed).encode(), np.uint8))})
 
-    small = {name: None for name in members if name.startswith(("slot/", "good/", "state/"))}
+    small = {name: None for name in members if name.startswith(("slot/", "good/", "state/", "average/"))}
     return {
         "a kilobyte that claims to be 100 GB": made(**small | {"param/out.b.npy": claim}),
         "a length of 100 GB in the archive's own list": made().replace(
