@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 from typing import Any
 
+from charlstm import launcher
 from charlstm.errors import SIGNALS
 
 
@@ -15,6 +17,10 @@ def main() -> int:
     for name in ("SIGTERM", "SIGHUP"):
         _set(name, _leave)
     _set("SIGUSR1", lambda number, frame: None)  # a request to save, before there is anything to save
+    if launcher.started_as()[0] > 0:  # one process of a job speaks for all
+        if sys.argv[1:2] not in (["train"], ["resume"]):
+            return 0
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         from charlstm.cli import app
 
@@ -23,6 +29,8 @@ def main() -> int:
         status = SIGNALS["SIGINT"]
     for name in SIGNALS:
         _set(name, signal.SIG_IGN)  # everything is done, so its status stands
+    if launcher.abort is not None:
+        launcher.abort(status or 1)
     return status
 
 

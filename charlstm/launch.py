@@ -27,7 +27,7 @@ from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
 from charlstm.training.memory import available_bytes, check_memory
-from charlstm.training.state import Pretrained, TrainState, begin
+from charlstm.training.state import Pretrained, TrainState, begin, fit_to_ranks
 
 MOST_HELD_OUT = 1_000_000
 """Default maximum of held-out characters, because every evaluation reads all of them."""
@@ -317,10 +317,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _with_budget(session: Session, budget: Budget) -> Session:
+    session.notes += fit_to_ranks(session.state)
     goes_on, note = take_budget(session.state, budget, session.windows, len(session.val_ids))
     # A run that was killed between its last step and the evaluation of that step still owes the evaluation.
     unjudged = not goes_on and loop.evaluation_is_due(session.state)
     session.idle = not goes_on and not unjudged
-    if note and not unjudged:
-        session.notes.append(note)
+    session.notes += [note] if note and not unjudged else []
     return session

@@ -134,3 +134,8 @@ def end(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def leave(status: int) -> None:
+    """End this process at once, without cleaning up, from any thread."""
+    os._exit(status)

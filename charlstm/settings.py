@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from charlstm import blas
+from charlstm import blas, launcher
 from charlstm.errors import UsageError, did_you_mean
 from charlstm.nn.config import COUNT, ModelSize, Range
 
@@ -143,8 +143,8 @@ class RunOptions:
 
     @property
     def cores(self) -> int:
-        """How many threads or processes to use."""
-        return self.threads or blas.cores()
+        """How many threads or processes to use; under a launcher, each rank is one."""
+        return launcher.ranks if launcher.ranks > 1 else self.threads or blas.cores()
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ elif name in ("pip", "pipx", "uv") or words[:2] == ["-m", "pip"]:
     extras = re.findall(r"\\[([\\w,-]+)\\]", " ".join(words))
     known = set(re.findall(r"^(\\w+) = \\[", pathlib.Path({root!r}, "pyproject.toml").read_text(), re.M))
     sys.exit(None if "install" in words and all(set(e.split(",")) <= known for e in extras) else f"{{name}} {{words}}?")
+elif name in ("mpirun", "srun"):
+    os.execv(here / "charlstm", words[words.index("charlstm"):])
 elif name == "git" and words[:1] == ["clone"]:
     pathlib.Path(words[-1].rsplit("/", 1)[-1].removesuffix(".git")).mkdir(exist_ok=True)
 elif name == "curl":
@@ -192,7 +194,7 @@ def environment(folder: Path) -> dict[str, str]:
     first = programs / "charlstm"
     first.write_text(STAND_IN.format(python=sys.executable, root=str(ROOT)))
     first.chmod(0o755)
-    for name in ("python", "python3", "pip", "pipx", "uv", "git", "curl", "pytest"):
+    for name in ("python", "python3", "pip", "pipx", "uv", "git", "curl", "pytest", "mpirun", "srun"):
         (programs / name).unlink(missing_ok=True)
         (programs / name).symlink_to(first)
     for name in TOOLS:

@@ -15,7 +15,7 @@ MODULES = sorted(".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts) f
 RUNTIME = {"numpy", "typer", "rich", "tqdm"}
 LADDER = ("nn", "text", "inference", "training", "storage", "export", "session", "launch", "api", "cli")
 """Folders and modules from the lowest rung to the highest. An import goes down, or stays in its folder."""
-GROUND = {"errors", "events", "settings", "blas", "processes"}
+GROUND = {"errors", "events", "settings", "blas", "launcher", "processes"}
 """What every rung may import. It needs no NumPy, and imports nothing but itself and the numbers that define a model."""
 FREE = {"display", "__init__"}
 """What the command line imports beside the ladder."""
@@ -23,7 +23,7 @@ DOORS = {
     "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
     "charlstm.cli.options": {"charlstm.text.sources"},
     "charlstm.cli.info": {"charlstm.text.sources"},
-    "charlstm.cli.train": {"charlstm.training.control"},
+    "charlstm.cli.train": {"charlstm.training.control", "charlstm.training.rank_parallel"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {
         "charlstm.storage.atomic",
@@ -154,7 +154,7 @@ def test_there_are_no_cycles() -> None:
 
 def test_nothing_but_the_four_packages_is_imported_at_run_time() -> None:
     used = {name.split(".")[0] for m in MODULES for name in imports(m)} - set(sys.stdlib_module_names) - {"charlstm"}
-    assert used == RUNTIME | {"matplotlib", "safetensors"}
+    assert used == RUNTIME | {"matplotlib", "safetensors", "mpi4py"}
 
 
 def test_only_a_plot_needs_matplotlib_and_only_once_it_is_drawn() -> None:
@@ -162,6 +162,12 @@ def test_only_a_plot_needs_matplotlib_and_only_once_it_is_drawn() -> None:
     assert users == {"charlstm.cli.plot"}
     assert not any(name.split(".")[0] == "matplotlib" for name in imports("charlstm.cli.plot", at_import=True))
     assert not any("charlstm.cli.plot" in imports(m, at_import=True) for m in MODULES)
+
+
+def test_only_ranks_need_mpi4py_and_only_under_a_launcher() -> None:
+    users = {m for m in MODULES if any(name.split(".")[0] == "mpi4py" for name in imports(m))}
+    assert users == {"charlstm.training.ranks"}
+    assert not any(name.split(".")[0] == "mpi4py" for name in imports("charlstm.training.ranks", at_import=True))
 
 
 def test_no_module_draws_from_global_randomness() -> None:

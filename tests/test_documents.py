@@ -28,6 +28,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 ELSEWHERE = {"text": "shown, not typed", "json": "shown", "crontab": "test_automation", "ini": "test_automation", "make": "test_automation"}  # fmt: skip
 FOREIGN = {
     "--preserve-status": "timeout", "--user": "systemctl", "--now": "systemctl", "--local": "pip", "--no-deps": "pip", "--upgrade": "pip",
+    "--nodes": "Slurm", "--ntasks-per-node": "Slurm", "--time": "Slurm", "--signal": "Slurm",
 }  # fmt: skip
 """Options that the pages name and that are not ours."""
 SCRIPTS = [

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests import mpi
 from tests.conftest import ROOT, slow
 
 pytestmark = [slow, pytest.mark.skipif(sys.platform == "win32", reason="they are for POSIX")]
@@ -18,6 +19,11 @@ pytestmark = [slow, pytest.mark.skipif(sys.platform == "win32", reason="they are
         (("kill", "--runs", "2"), "2 of 2 runs"),
         (("texts", "--files", "80", "--seed", "5"), "80 texts"),
         (("cron", "--times", "2", "--steps", "100"), "2 jobs, one after the other: 0 things went wrong"),
+        pytest.param(
+            ("ranks", "--jobs", "2", "--ranks", "2"),
+            "2, continued by the same command",
+            marks=pytest.mark.skipif(mpi.mpirun() is None, reason="no mpi4py, or no mpirun"),
+        ),
         (("hostile", "--files", "25", "--commands", "3"), "25 files"),
     ],
 )

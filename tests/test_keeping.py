@@ -24,7 +24,7 @@ from charlstm.storage import atomic, checkpoint
 from charlstm.storage.lock import Lock, trainer_of
 from charlstm.storage.runs import find_run
 from charlstm.text import corpus
-from charlstm.training import loop
+from charlstm.training import data_parallel
 from charlstm.training.control import Stop
 from tests.conftest import SMALL, Result, slow
 
@@ -184,7 +184,7 @@ def test_a_best_model_that_could_not_be_saved_is_saved_later_as_it_was(
 
 def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.2])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: next(losses))
+    monkeypatch.setattr(data_parallel, "evaluate", lambda *_: next(losses))
     for _ in begin(text).run():
         pass
     assert checkpoint.load(find_run("verses", Path("checkpoints"), best=True)).step == 20

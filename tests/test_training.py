@@ -19,6 +19,7 @@ from charlstm.storage import checkpoint
 from charlstm.text import batches, corpus
 from charlstm.training import advice, loop, schedule, state
 from charlstm.training.budget import Planner, take_budget
+from charlstm.training.data_parallel import DataParallel
 from charlstm.training.schedule import Schedule
 from charlstm.training.state import TrainState
 
@@ -180,13 +181,13 @@ def test_the_training_loop_resets_the_streams_that_a_window_names(text: Path, mo
     run, *ids = begin(text, steps=200)
     monkeypatch.setattr(batches, "RESET_CHARS", 30)  # three windows
     started = []
-    forward = loop.DataParallel.loss_and_gradients
+    forward = DataParallel.loss_and_gradients
 
     def seen(engine, inputs, targets, state, seeds=None):  # type: ignore[no-untyped-def]
         started.append(int(np.count_nonzero(~state.c.any(axis=(0, 2)))))
         return forward(engine, inputs, targets, state, seeds)
 
-    monkeypatch.setattr(loop.DataParallel, "loss_and_gradients", seen)
+    monkeypatch.setattr(DataParallel, "loss_and_gradients", seen)
     finish(run, *ids)
     assert started[0] == run.config.batch
     assert sum(started[1:]) >= 199 * run.config.batch / 3

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from charlstm import launcher
 from charlstm.errors import SIGNALS, CharlstmError
 from charlstm.training.control import Stop
 
@@ -61,6 +62,8 @@ def stopping(stop: Stop) -> Iterator[None]:
 
     def resume(number: int, frame: FrameType | None) -> None:
         stop.clock.resume()
+        if launcher.ranks > 1:  # Open MPI sends this, SIGTERM and SIGKILL at intervals of a quarter of a second
+            stop.save = True
 
     own = {"SIGUSR1": save, "SIGCONT": resume, "SIGTSTP": suspend}
     with handlers_set(own | dict.fromkeys(SIGNALS, ask)):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from charlstm import blas
+from charlstm import blas, launcher
 from charlstm.cli import hints, signals
 from charlstm.cli.options import (
     DEFAULTS,
@@ -142,13 +142,16 @@ def train(
     charlstm train tweets.csv --field text --unescape                  # train on one column of a file
     charlstm train letters.txt --init-from fables --minutes 5          # start from another run
     """
-    if not corpora and _has_input(sys.stdin):
-        raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
-    request = TrainRequest(
-        tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
-        val_file, unknown,
-    )  # fmt: skip
-    return drive(request, _display(context, display, quiet))
+
+    def request() -> TrainRequest:
+        if not corpora and _has_input(sys.stdin):
+            raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
+        return TrainRequest(
+            tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
+            val_file, unknown,
+        )  # fmt: skip
+
+    return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 
 
 def _has_input(stdin: TextIO | None) -> bool:
@@ -193,8 +196,24 @@ def resume(
     charlstm resume                                # finish an interrupted run as planned
     charlstm resume trumptweets --minutes 20       # continue for another 20 minutes
     """
-    request = ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()), val_file)
-    return drive(request, _display(context, display, quiet))
+
+    def request() -> ResumeRequest:
+        return ResumeRequest(run, _budget(context), _run_options(context), checkpoints, tuple(text or ()), val_file)
+
+    return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
+
+
+def on_ranks(program: Callable[[], int]) -> int:
+    """Run a program here, or under a launcher on rank 0 while the other ranks work for it; return the exit status.
+
+    Under a launcher, everything that can fail in one rank alone belongs into the program, because the others wait.
+    """
+    if launcher.started_as()[1] == 1:
+        return program()
+    blas.prepare()
+    from charlstm.training import rank_parallel
+
+    return rank_parallel.run(program)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:

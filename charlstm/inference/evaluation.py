@@ -29,15 +29,24 @@ def evaluate(
     Every character but the first is predicted once. The text is read in parallel streams, each from a zero state; the
     state of a run is not changed.
     """
-    pairs = len(ids) - 1
-    starts, length = streams_of(pairs)
-    groups = split(len(starts), min(shards, len(starts)))
+    groups = groups_of(ids, shards)
 
     def job(k: int) -> float:
-        found = char_nll(params, config, ids, starts[groups[k]], length)
-        return sum(float(nll.sum(dtype=np.float64)) for _, nll in found)
+        return group_nats(params, config, ids, k, groups)
 
-    return sum((pool or ThreadPool(1)).map(job, len(groups))) / pairs
+    return sum((pool or ThreadPool(1)).map(job, groups)) / (len(ids) - 1)
+
+
+def groups_of(ids: TextIds, shards: int) -> int:
+    """Return into how many groups the streams of a text are split: one per shard, as far as there are streams."""
+    return min(shards, len(streams_of(len(ids) - 1)[0]))
+
+
+def group_nats(params: Arrays, config: ModelConfig, ids: TextIds, k: int, groups: int) -> float:
+    """Return the total loss in nats of one group of the streams of a text; the sum over all groups is that of the text."""
+    starts, length = streams_of(len(ids) - 1)
+    found = char_nll(params, config, ids, starts[split(len(starts), groups)[k]], length)
+    return sum(float(nll.sum(dtype=np.float64)) for _, nll in found)
 
 
 def window_steps(config: ModelConfig) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
-from charlstm.nn.threads import ThreadPool
+from charlstm.nn.threads import Pool, ThreadPool
 from charlstm.nn.types import Array, Arrays
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.99, 1e-8
@@ -73,7 +73,7 @@ def empty_slots(optimizer: str, params: Arrays, hidden: Collection[str] = ()) ->
     return {slot: np.zeros_like(params[name]) for slot, name in slot_names(optimizer, params, hidden).items()}
 
 
-def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
+def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Pool | None = None) -> float:
     """Update the parameters by Adam (Kingma & Ba 2015, alg. 1), **in place**; overwrites the gradients.
 
     Every update function takes t, the number of this update, from 1, and a crew to share the work with, which only Muon uses. It
@@ -105,7 +105,7 @@ def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: 
     return math.sqrt(squares)
 
 
-def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
+def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Pool | None = None) -> float:
     """Update the hidden matrices by Muon and the rest by Adam (Jordan et al. 2024), **in place**; overwrites the gradients.
 
     The gradient of a recurrent matrix is nearly of low rank: it is large in a few directions, and Adam mostly follows those. Muon
@@ -137,16 +137,8 @@ def muon(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: 
         p -= change
         return _square(change)
 
-    pool = pool or ThreadPool(1)
-    squares = [0.0] * (1 + len(stacks))
-    jobs = iter(range(len(squares)))  # each thread takes the next one
-
-    def work(_: int) -> None:
-        for k in jobs:
-            squares[k] = update(k)
-
-    pool.map(work, max(1, min(pool.threads, len(squares))))
-    return math.sqrt(sum(squares))  # in a fixed order, so that the rounding does not depend on the threads
+    squares = (pool or ThreadPool(1)).share(update, 1 + len(stacks))
+    return math.sqrt(sum(squares))  # in a fixed order, so that the rounding does not depend on who computed what
 
 
 def orthogonal(G: Array) -> Array:
@@ -184,7 +176,7 @@ def _row_blocks(a: Array) -> list[Array]:
     return stacks
 
 
-def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
+def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Pool | None = None) -> float:
     """Update by RMSProp (Tieleman & Hinton 2012, lecture 6.5), **in place**: p = p - lr * g / (sqrt(s) + ε), s a running mean of g²."""
     squares = 0.0
     for name, p in params.items():
@@ -197,7 +189,7 @@ def rmsprop(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, poo
     return math.sqrt(squares)
 
 
-def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: ThreadPool | None = None) -> float:
+def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Pool | None = None) -> float:
     """Update by plain stochastic gradient descent, **in place**: p = p - lr * g."""
     for name, p in params.items():
         p -= lr * grads[name]
@@ -232,7 +224,7 @@ def _square(a: Array) -> float:
     return float(np.dot(flat, flat))
 
 
-Update = Callable[[Arrays, Arrays, Arrays, float, int, ThreadPool | None], float]
+Update = Callable[[Arrays, Arrays, Arrays, float, int, Pool | None], float]
 
 SLOTS: dict[str, tuple[str, ...]] = {"muon": ("m", "v"), "adam": ("m", "v"), "rmsprop": ("s",), "sgd": ()}
 UPDATES: dict[str, Update] = {"muon": muon, "adam": adam, "rmsprop": rmsprop, "sgd": sgd}

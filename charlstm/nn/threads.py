@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,13 @@ def split(N: int, parts: int) -> list[slice]:
     """Split N streams into slices whose sizes differ by at most one."""
     edges = [N * k // parts for k in range(parts + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+class Pool(Protocol):
+    """Workers that share independent jobs of unequal length."""
+
+    def share(self, job: Callable[[int], float], jobs: int) -> list[float]:
+        """Run job(0) … job(jobs - 1), each on any worker, and return the results in this order."""
 
 
 @dataclass
@@ -51,6 +58,18 @@ class ThreadPool:
             return [_without_warnings(job, k) for k in range(parts)]
         others = [self.executor.submit(_without_warnings, job, k) for k in range(1, parts)]
         return [_without_warnings(job, 0), *(other.result() for other in others)]
+
+    def share(self, job: Callable[[int], float], jobs: int) -> list[float]:
+        """Run job(0) … job(jobs - 1), each thread taking the next one, and return the results in this order."""
+        results = [0.0] * jobs
+        left = iter(range(jobs))
+
+        def work(_: int) -> None:
+            for k in left:
+                results[k] = job(k)
+
+        self.map(work, max(1, min(self.threads, jobs)))
+        return results
 
 
 def _without_warnings(job: Callable[[int], T], k: int) -> T:

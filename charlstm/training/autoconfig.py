@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from charlstm import launcher
 from charlstm.nn.config import ModelConfig, ModelSize, embedding_for
 from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
@@ -46,6 +47,8 @@ PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
+RANK_STREAMS = 16
+"""Streams of the default batch per rank of an MPI job; two ranks then have the batch of one machine."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBE_S = 0.1
@@ -136,7 +139,8 @@ def choose(
 
 def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
     """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
-    batch, seq = overrides.get("batch", TrainConfig.batch), overrides.get("seq", TrainConfig.seq)
+    batch = overrides.get("batch", max(TrainConfig.batch, RANK_STREAMS * launcher.ranks))
+    seq = overrides.get("seq", TrainConfig.seq)
     while batch * seq * V > LOGITS and (
         ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
     ):
@@ -188,7 +192,11 @@ def work(layers: int, hidden: int, V: int, window: int) -> float:
 
 
 def speed(threads: int) -> float:
-    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores."""
+    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores.
+
+    If ranks train together, they count as as fast as this one.
+    """
+    measured = 1 if launcher.ranks > 1 else threads
     rng = np.random.default_rng(0)
     left, right = rng.random((128, 256), np.float32), rng.random((256, 256), np.float32)
 
@@ -199,5 +207,5 @@ def speed(threads: int) -> float:
             count += 1
         return count * 2 * 128 * 256 * 256 / (time.perf_counter() - began)
 
-    with ThreadPool(threads) as pool:
-        return sum(pool.map(job, threads))
+    with ThreadPool(measured) as pool:
+        return threads / measured * sum(pool.map(job, measured))

@@ -12,38 +12,57 @@ import itertools
 import mmap
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from charlstm.errors import CharlstmError
-from charlstm.nn import model
+from charlstm.inference.evaluation import evaluate
+from charlstm.nn import model, optim
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import nll
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Array, Arrays, Ids
 from charlstm.processes import CAN_FORK, end, fork, is_stopped
+from charlstm.text.ids import TextIds
 
 PATIENCE_S = 1.0
 """Seconds between looks at a worker that does not answer."""
+
+Allocate = Callable[[tuple[int, ...], DTypeLike], Array]
+"""Returns an array of this shape and type, in memory that processes share."""
+
+
+def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Return an array of zeros in memory that this process shares with the ones forked from it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, count=int(np.prod(shape))).reshape(shape)
 
 
 class Shard:
     """Buffers of one shard of the streams: its inputs and results, in memory that processes can share."""
 
-    def __init__(self, params: Arrays, config: ModelConfig, T: int, N: int, share: float) -> None:
+    def __init__(
+        self, params: Arrays, config: ModelConfig, T: int, N: int, share: float, allocate: Allocate = shared
+    ) -> None:
         """Allocate buffers for windows of T steps and N streams, whose loss has the weight `share` in the total."""
         dtype = params["out.b"].dtype
-        self.params, self.config, self.share = params, config, share
-        self.work = model.Workspace.empty(config, T, N, dtype)
-        self.ids = shared((2, T, N), np.intp)  # inputs and targets
+        self.params, self.config, self.T, self.N, self.share = params, config, T, N, share
+        self.ids = allocate((2, T, N), np.intp)  # inputs and targets
         self.before, self.after = (
-            model.State(*(shared((config.layers, N, config.hidden), dtype) for _ in "hc")) for _ in range(2)
+            model.State(*(allocate((config.layers, N, config.hidden), dtype) for _ in "hc")) for _ in range(2)
         )
-        self.loss = shared((1,), np.float64)
-        self.seed = shared((1,), np.int64)  # seed of the dropout masks; -1: no dropout
-        self.flat_grads, self.grads = shared_flat(params)
+        self.loss = allocate((1,), np.float64)
+        self.seed = allocate((1,), np.int64)  # seed of the dropout masks; -1: no dropout
+        self.flat_grads = allocate((sum(p.size for p in params.values()),), dtype)
+        self.grads = views(self.flat_grads, params)
+
+    @cached_property
+    def work(self) -> model.Workspace:
+        """Buffers of the process that computes this shard."""
+        return model.Workspace.empty(self.config, self.T, self.N, self.flat_grads.dtype)
 
     def compute(self) -> None:
         """Run `model.loss_and_gradients` on the buffers."""
@@ -53,9 +72,19 @@ class Shard:
         )
         self.after.h[...], self.after.c[...] = after.h, after.c
 
+    def mean_nll(self, params: Arrays) -> float:
+        """Return the part of these parameters' loss on the last window that is due to this shard: see `Engine.loss`."""
+        zero = model.State.zero(self.config, self.N)
+        logits, _ = model.forward(params, self.config, self.ids[0], zero, self.work)
+        return self.share * float(nll(logits, self.ids[1].reshape(-1)).mean())
+
+    def cell_max(self) -> float:
+        """Return the largest |c| after the last window."""
+        return float(np.abs(self.after.c).max())
+
 
 class DataParallel:
-    """Computes loss and gradients of all shards in parallel; use it as a context manager.
+    """The engine of one machine: computes loss and gradients of all shards in parallel; use it as a context manager.
 
     The caller computes the first shard and worker processes the others; with fewer cores than shards, or where
     processes can't be forked, a thread pool computes all of them. If a worker dies (for lack of memory, say), the
@@ -64,7 +93,7 @@ class DataParallel:
 
     def __init__(self, pool: ThreadPool, params: Arrays, config: ModelConfig, T: int, N: int, shards: int) -> None:
         """Allocate for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
-        self.pool, self.slices = pool, split(N, shards)
+        self.pool, self.params, self.config, self.slices = pool, params, config, split(N, shards)
         sizes = [s.stop - s.start for s in self.slices]
         self.shards = [Shard(params, config, T, size, size / N) for size in sizes]
         self.workers: dict[int, _Worker] = {}
@@ -123,16 +152,28 @@ class DataParallel:
                 if k not in self.workers or not self.workers[k].finished():
                     shard.compute()
 
-    def loss(self, params: Arrays, inputs: Ids, targets: Ids, state: model.State) -> float:
-        """Return the mean loss of `params` on a window, in nats per character and without dropout."""
+    def clip(self, limit: float) -> float:
+        """Clip the gradients: see `Engine`."""
+        return optim.clip_global_norm(self.shards[0].grads, limit)
 
-        def job(k: int) -> float:
-            part, shard = self.slices[k], self.shards[k]
-            before = model.State(state.h[:, part], state.c[:, part])
-            logits, _ = model.forward(params, shard.config, inputs[:, part], before, shard.work)
-            return shard.share * float(nll(logits, targets[:, part].reshape(-1)).mean())
+    def update(self, optimizer: str, slots: Arrays, lr: float, t: int) -> float:
+        """Update the parameters: see `Engine`."""
+        return optim.UPDATES[optimizer](self.params, self.shards[0].grads, slots, lr, t, self.pool)
 
-        return sum(self.pool.map(job, len(self.shards)))
+    def restored(self) -> None:
+        """Do nothing: the workers share the parameters."""
+
+    def loss(self, params: Arrays) -> float:
+        """Return the loss of other parameters on the last window: see `Engine`."""
+        return sum(self.pool.map(lambda k: self.shards[k].mean_nll(params), len(self.shards)))
+
+    def held_out_loss(self, params: Arrays, ids: TextIds) -> float:
+        """Return the loss on a whole text: see `Engine`."""
+        return evaluate(params, self.config, ids, self.pool, len(self.shards))
+
+    def cell_max(self) -> float:
+        """Return the largest |c| after the last window."""
+        return float(np.max([shard.cell_max() for shard in self.shards]))
 
     def saturated(self) -> float:
         """Return `model.saturated` of the first shard after its last window."""
@@ -200,15 +241,7 @@ def move_to_shared_memory(arrays: Arrays) -> None:
         arrays[name][...] = a
 
 
-def shared_flat(arrays: Arrays) -> tuple[Array, Arrays]:
-    """Return one flat array of zeros in shared memory, and views of it with the names and shapes of these arrays."""
-    sizes = [a.size for a in arrays.values()]
-    flat = shared((sum(sizes),), np.result_type(*arrays.values()))
-    parts = np.split(flat, np.cumsum(sizes[:-1]))
-    return flat, {name: part.reshape(a.shape) for (name, a), part in zip(arrays.items(), parts, strict=True)}
-
-
-def shared(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Return an array of zeros in memory that this process shares with the ones forked from it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, count=int(np.prod(shape))).reshape(shape)
+def views(flat: Array, arrays: Arrays) -> Arrays:
+    """Return views of one flat array with the names and shapes of these arrays."""
+    parts = np.split(flat, np.cumsum([a.size for a in arrays.values()])[:-1])
+    return {name: part.reshape(a.shape) for (name, a), part in zip(arrays.items(), parts, strict=True)}

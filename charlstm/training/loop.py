@@ -16,14 +16,12 @@ import numpy as np
 
 from charlstm import events
 from charlstm.errors import DivergenceError
-from charlstm.inference.evaluation import evaluate
 from charlstm.nn import model, optim
-from charlstm.nn.threads import ThreadPool
 from charlstm.nn.types import Arrays
 from charlstm.text.batches import Batches, Window, reset_every
 from charlstm.text.ids import TextIds
 from charlstm.training import guard
-from charlstm.training.data_parallel import DataParallel, move_to_shared_memory
+from charlstm.training.engine import Engine, open_engine
 from charlstm.training.state import HistoryRow, TrainState, thinned
 
 EARLY_STOP_SHARE, EARLY_STOP_EVALUATIONS, EARLY_STOP_NATS = 0.25, 5, 0.01
@@ -53,17 +51,12 @@ def train(
     Raises:
         DivergenceError: training diverged after the last recovery; `state` then holds the last good weights.
     """
-    config = state.config
-    move_to_shared_memory(state.params)
-    with (
-        ThreadPool(threads) as pool,
-        DataParallel(pool, state.params, state.shape, config.seq, config.batch, config.shards) as engine,
-    ):
+    with open_engine(state, len(val_ids), threads) as engine:
         yield from _train(state, train_ids, val_ids, engine, clock)
 
 
 def _train(
-    state: TrainState, train_ids: TextIds, val_ids: TextIds, engine: DataParallel, clock: Callable[[], float]
+    state: TrainState, train_ids: TextIds, val_ids: TextIds, engine: Engine, clock: Callable[[], float]
 ) -> Iterator[events.Event]:
     config = state.config
     batches = Batches(train_ids, config.batch, config.seq, reset_every(config.seq))
@@ -94,9 +87,10 @@ def _train(
         lr = lr_now(state)
         with np.errstate(all="ignore"):  # the guard catches non-finite values below
             metrics, after = _try_step(state, window, engine, lr)
-            reason = state.guard.judge(metrics, window.inputs.size, partial(_excess, state, window, engine))
+            reason = state.guard.judge(metrics, window.inputs.size, partial(_excess, state, engine))
         if reason is not None:
             recovered = _recover(state)
+            engine.restored()
             yield events.Diverged(**position(), reason=reason, lr=lr)
             if not recovered:
                 raise DivergenceError(
@@ -153,43 +147,36 @@ def epochs(state: TrainState, batches: Batches) -> float:
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
-def _try_step(
-    state: TrainState, window: Window, engine: DataParallel, lr: float
-) -> tuple[guard.StepMetrics, model.State]:
+def _try_step(state: TrainState, window: Window, engine: Engine, lr: float) -> tuple[guard.StepMetrics, model.State]:
     """Take one step (loss, gradients, clipping, update); return its metrics and the recurrent state after it.
 
     The parameters are updated only if loss and gradient norm are finite. `_recover` undoes a rejected step.
     """
     recurrent_state = state.recurrent_state.forget(window.reset_mask)
-    seeds = state.dropout_rng.integers(2**63, size=len(engine.shards)).tolist() if state.shape.dropout else None
-    loss, grads, after = engine.loss_and_gradients(window.inputs, window.targets, recurrent_state, seeds)
-    grad_norm = optim.clip_global_norm(grads, state.config.clip)
+    seeds = state.dropout_rng.integers(2**63, size=state.config.shards).tolist() if state.shape.dropout else None
+    loss, _, after = engine.loss_and_gradients(window.inputs, window.targets, recurrent_state, seeds)
+    grad_norm = engine.clip(state.config.clip)
     update_norm = 0.0
     if math.isfinite(loss) and math.isfinite(grad_norm):
-        update = optim.UPDATES[state.config.optimizer]
-        update_norm = update(state.params, grads, state.slots, lr, state.step + 1, engine.pool)
+        update_norm = engine.update(state.config.optimizer, state.slots, lr, state.step + 1)
     weight_norm = optim.norm(state.params)
     metrics = guard.StepMetrics(
         loss_nats=loss,
         grad_norm=grad_norm,
         update_ratio=update_norm / max(weight_norm, 1e-30),
         weight_norm=weight_norm,
-        cell_max=float(np.abs(after.c).max()),
+        cell_max=engine.cell_max(),
         saturated=engine.saturated(),
     )
     return metrics, after
 
 
-def _excess(state: TrainState, window: Window, engine: DataParallel) -> float:
-    """Return how many nats per character the current weights are worse than the last good ones on this window.
+def _excess(state: TrainState, engine: Engine) -> float:
+    """Return how many nats per character the current weights are worse than the last good ones on the last window.
 
     Both losses are computed from a zero state and without dropout.
     """
-    zero = model.State.zero(state.shape, state.config.batch)
-    now, snapshot = (
-        engine.loss(params, window.inputs, window.targets, zero) for params in (state.params, state.snapshot)
-    )
-    return now - snapshot
+    return engine.loss(state.params) - engine.loss(state.snapshot)
 
 
 def _recover(state: TrainState) -> bool:
@@ -210,11 +197,11 @@ def _copy(source: Arrays, target: Arrays) -> None:
         np.copyto(target[name], array)
 
 
-def _held_out_nats(state: TrainState, val_ids: TextIds, engine: DataParallel) -> float | None:
+def _held_out_nats(state: TrainState, val_ids: TextIds, engine: Engine) -> float | None:
     """Return the held-out loss of the averaged weights; None if nothing is held out or it overflowed, because the history must stay finite."""
     if not len(val_ids):
         return None
-    nats = evaluate(state.averaged, state.shape, val_ids, engine.pool, state.config.shards)
+    nats = engine.held_out_loss(state.averaged, val_ids)
     return nats if math.isfinite(nats) else None
 
 

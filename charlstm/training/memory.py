@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from charlstm import launcher
 from charlstm.errors import UsageError
 from charlstm.inference import evaluation, ngram
 from charlstm.nn import model, optim
@@ -30,7 +31,8 @@ def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
-    numbers = model.parameter_count(shape) * (3 + (5 if shape.dropout else 3) * config.shards)
+    shards = math.ceil(config.shards / launcher.hosts)
+    numbers = model.parameter_count(shape) * (3 + (5 if shape.dropout else 3) * shards)
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 
@@ -46,7 +48,8 @@ def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: 
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
     baseline = ngram.memory_bytes(train_chars if held_out else 0)
-    return BASE_BYTES + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
+    programs = BASE_BYTES * math.ceil(launcher.ranks / launcher.hosts)
+    return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
 
 
 def check_memory(

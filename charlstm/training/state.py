@@ -11,10 +11,11 @@ from typing import Annotated
 
 import numpy as np
 
+from charlstm import launcher
 from charlstm.inference.sampling import CharModel
 from charlstm.nn import model, optim
 from charlstm.nn.config import COUNT, METRIC, ModelConfig, Range, embedding_for
-from charlstm.nn.threads import shards_for
+from charlstm.nn.threads import MIN_STREAMS, shards_for
 from charlstm.nn.types import Arrays
 from charlstm.settings import TrainConfig
 from charlstm.text.batches import Cursor, fit
@@ -199,6 +200,29 @@ def begin(
         pretrained=None if pretrained is None else pretrained.info,
     )
     return state, notes
+
+
+def fit_to_ranks(run: TrainState) -> list[str]:
+    """Give each rank of an MPI job a shard, as far as the batch has enough streams; return notes for the user.
+
+    Fewer ranks than the run has shards compute several each, so that its bytes stay the same.
+    """
+    ranks, before = launcher.ranks, run.config.shards
+    if ranks == 1:
+        return []
+    shards, notes = max(before, shards_for(run.config.batch, ranks)), []
+    if shards > before:
+        run.config = replace(run.config, shards=shards)
+        notes.append(
+            f"the batch was split into {before} shards and is now split into {shards} for {ranks} ranks: "
+            f"training continues, but not bit-identically"
+        )
+    if shards < ranks:
+        notes.append(
+            f"only {shards} of {ranks} ranks have work: a rank needs {MIN_STREAMS} streams of the `batch`, which is "
+            f"{run.config.batch}"
+        )
+    return notes
 
 
 def memory_bytes(run: TrainState, mapped: bool) -> int:

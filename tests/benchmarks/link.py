@@ -1,0 +1,117 @@
+"""Two hosts on one machine: network namespaces with a link of 1 Gbit/s between them, and a rank in each.
+
+    python -m tests.benchmarks.link [--rate 1gbit] [--delay 0.1ms] [--rounds 3]
+
+Measures the step of two ranks, each as a host of its own, against that of one rank with half the batch, in turn, and prints the
+efficiency beside what `tests.benchmarks.clusters` predicts for the same step. Needs root, Linux, `ip`, `tc`, mpi4py and Open MPI 5.
+The delay is added to each direction if the kernel has netem; without it, only the rate is shaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests import mpi
+from tests.benchmarks import clusters
+from tests.benchmarks.ranks import measured
+
+HOSTS = ("charlstm-a", "charlstm-b")
+NETWORK = "10.99.7"
+SIZES = ((1, 256), (2, 256), (1, 512))
+STREAMS = 16
+
+
+def ip(*words: str, check: bool = True) -> bool:
+    """Call `ip`, or a program in a namespace; return whether it worked."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        sys.exit(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.returncode == 0
+
+
+@contextlib.contextmanager
+def two_hosts(rate: str, delay: str) -> Iterator[list[str]]:
+    """Make the namespaces and the link; yield the launcher that puts one rank in each."""
+    interfaces = ("charl-a", "charl-b")
+    try:
+        for host in HOSTS:
+            ip("netns", "add", host)
+        ip("link", "add", interfaces[0], "type", "veth", "peer", "name", interfaces[1])
+        for number, (host, interface) in enumerate(zip(HOSTS, interfaces, strict=True), start=1):
+            ip("link", "set", interface, "netns", host)
+            inside = ("netns", "exec", host)
+            ip(*inside, "ip", "addr", "add", f"{NETWORK}.{number}/24", "dev", interface)
+            ip(*inside, "ip", "link", "set", interface, "up")
+            ip(*inside, "ip", "link", "set", "lo", "up")
+            shape = (*inside, "tc", "qdisc", "add", "dev", interface, "root")
+            if not ip(*shape, "netem", "delay", delay, "rate", rate, check=False):
+                print("this kernel has no netem: the link has no delay of its own", file=sys.stderr)
+                ip(*shape, "tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
+        with tempfile.TemporaryDirectory(prefix="charlstm-") as folder:
+            agent = Path(folder, "agent")
+            remote = f"exec ip netns exec {HOSTS[1]} unshare -u sh -c 'hostname {HOSTS[1]}; '\"$*\""
+            agent.write_text(f"#!/bin/sh\nshift\n{remote}\n")
+            agent.chmod(0o755)
+            net = f"{NETWORK}.0/24"
+            launcher = [
+                str(mpi.mpirun()), "--prtemca", "plm_ssh_agent", str(agent), "--prtemca", "prte_if_include", net,
+                "--mca", "btl_tcp_if_include", net, "--mca", "btl", "tcp,self,sm", "--mca", "pml", "ob1",
+                "--host", f"{NETWORK}.1:1,{NETWORK}.2:1", "--map-by", "ppr:1:node", "--bind-to", "none", "-x", "PYTHONPATH",
+            ]  # fmt: skip
+            script = f'hostname {HOSTS[0]}; exec {shlex.join(launcher)} "$@"'
+            yield ["ip", "netns", "exec", HOSTS[0], "unshare", "-u", "sh", "-c", script, "sh"]
+    finally:
+        for host in HOSTS:
+            ip("netns", "del", host, check=False)
+
+
+def main() -> None:
+    """Measure, and print a row for each size."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.link", description=__doc__.split("\n")[0])
+    parser.add_argument("--rate", default="1gbit")
+    parser.add_argument("--delay", default="0.1ms")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    options = parser.parse_args()
+    if mpi.mpirun() is None or os.geteuid():
+        sys.exit("this needs root, mpi4py and mpirun")
+    link = ("", float(options.rate.removesuffix("gbit")) * 1e9 / 8, float(options.delay.removesuffix("ms")) / 1000)
+    print("size     1 rank      2 hosts     speed of 2 hosts (predicted)")
+    with two_hosts(options.rate, options.delay) as launcher:
+        for layers, hidden in SIZES:
+            job: dict[str, Any] = {"layers": layers, "hidden": hidden, "seq": clusters.SEQ, "seconds": options.seconds}
+            alone, both = [], []
+            for _ in range(options.rounds):
+                alone.append(measured([], job | {"threads": 1, "batch": STREAMS})["s"])
+                both.append(measured(launcher, job | {"threads": 1, "batch": 2 * STREAMS})["s"])
+            one, two = statistics.median(alone), statistics.median(both)
+            size = gradient_bytes(layers, hidden)
+            expected = clusters.predicted_s(one, 0.0, size, 2, 1, link, STREAMS)
+            print(
+                f"{layers}x{hidden:<5} {1000 * one:7.1f} ms  {1000 * two:7.1f} ms   {2 * one / two:.2f} "
+                f"({2 * one / expected:.2f})",
+                flush=True,
+            )
+
+
+def gradient_bytes(layers: int, hidden: int) -> int:
+    """Bytes of the gradients."""
+    from charlstm.nn.config import ModelConfig
+    from charlstm.nn.model import parameter_count
+    from tests.benchmarks.workers import V
+
+    return 4 * parameter_count(ModelConfig(V, hidden=hidden, layers=layers))
+
+
+if __name__ == "__main__":
+    main()
