@@ -482,6 +482,7 @@ def test_a_file_of_a_text_without_an_end_is_refused(
     assert charlstm("sample", "--length", 0, "--output", folder / "x").status == 2
 
 
+@slow
 def test_a_run_that_ended_early_is_done_for_the_same_command(charlstm: Callable[..., Result], folder: Path) -> None:
     """As cron gives it every night; nothing but letter frequencies can be learned of this text, so that it ends early."""
     Path("dice.txt").write_text("".join(random.Random(0).choices("the cat sat on a mat.\n", k=6000)), encoding="utf-8")

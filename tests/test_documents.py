@@ -73,12 +73,8 @@ def test_every_command_of_the_pages_is_one_that_the_program_understands(block: B
                 pass
 
 
-SHORTEST = min(
-    (b for b in SHELLS if b.page == "README.md" and documents.calls(b.code)), key=lambda b: len(documents.calls(b.code))
-)
-
-
-@pytest.mark.parametrize("block", sweep({str(b): b for b in SHELLS}, str(SHORTEST)))
+@slow
+@pytest.mark.parametrize("block", SHELLS, ids=str)
 def test_every_block_of_shell_runs_as_it_stands(block: Block, runs: Path, folder: Path) -> None:
     code = documents.shell(block)
     environment = documents.furnish(folder, runs, code)

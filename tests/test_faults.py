@@ -129,7 +129,7 @@ def test_whichever_call_fails_the_file_is_the_old_one_or_the_new_one(
 
 
 @pytest.mark.parametrize("everywhere", sweep([False, True], False))
-@pytest.mark.parametrize("command", ["train", "resume", "sample"])
+@pytest.mark.parametrize("command", sweep(["train", "resume", "sample"], "train"))
 def test_whichever_call_fails_each_command_says_it_in_one_sentence_and_ends_with_status_1(
     charlstm: Program, trained: None, text: Path, command: str, everywhere: bool
 ) -> None:

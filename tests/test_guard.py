@@ -20,7 +20,7 @@ from charlstm.text import corpus
 from charlstm.training import guard, loop, state
 from charlstm.training.guard import GuardRecord, StepMetrics
 from charlstm.training.state import TrainState
-from tests.conftest import Result, slow, sweep
+from tests.conftest import ROOT, Result, slow, sweep
 
 Ids = np.ndarray
 CHARS = 2048
@@ -221,7 +221,9 @@ def poison_gradient(_: TrainState, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(optim, "clip_global_norm", poisoned)
 
 
-@pytest.mark.parametrize("poison", [poison_weights, poison_slots, poison_state, poison_gradient])
+@pytest.mark.parametrize(
+    "poison", [poison_weights, *(pytest.param(p, marks=slow) for p in (poison_slots, poison_state, poison_gradient))]
+)
 @pytest.mark.parametrize("at", sweep([1, 130, 500], 130))
 def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison, at: int) -> None:
     run, *ids = begin(text)
@@ -238,8 +240,10 @@ def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison,
 
 
 @slow
-def test_a_nan_put_in_by_hand_costs_at_most_two_percent(text: Path) -> None:
-    """In the mean of a few runs: any two runs of so small a model differ by more than that."""
+def test_a_nan_put_in_by_hand_costs_at_most_two_percent(folder: Path) -> None:
+    """In the mean of a few runs, on a text that they do not know by heart: there, a thousandth of a nat would be ten percent."""
+    text = folder / "fables.txt"
+    text.write_text((ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8")[:20_000], encoding="utf-8")
     costs = []
     for seed in range(1, 5):
         best = []

@@ -15,7 +15,7 @@ from charlstm.settings import PRETRAINED_MINUTES
 from charlstm.storage import checkpoint, pretrained
 from charlstm.text import corpus
 from charlstm.training import budget
-from tests.conftest import SMALL, VERSES, Result, spawn
+from tests.conftest import SMALL, VERSES, Result, slow, spawn
 from tests.experiments.pack import pack
 
 FEW = ("--steps", "2", "--batch", "4", "--seq", "10", "--preview-every", "0")
@@ -168,6 +168,7 @@ def test_update_resumes_an_unchanged_text_and_otherwise_keeps_the_weights(
     assert made.char_model.config.hidden == 8
 
 
+@slow
 def test_update_takes_a_text_from_standard_input(folder: Path) -> None:
     for content in (VERSES * 20, VERSES * 20, VERSES * 21):
         job = spawn(

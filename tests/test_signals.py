@@ -50,6 +50,7 @@ def wait_until_stopped(pid: int) -> None:
         time.sleep(0.01)
 
 
+@slow
 def test_the_seconds_that_a_process_was_stopped_are_not_told(text: Path) -> None:
     began = time.monotonic()
     process = begun("--minutes", 10, "--save-every", 0, "--display", "json", *SMALL, preexec_fn=os.setpgrp)
@@ -168,6 +169,7 @@ def test_what_nohup_ignores_is_ignored(text: Path) -> None:
 # -- streams that go away, or were never there
 
 
+@slow
 def test_training_goes_on_where_nobody_reads_its_log_any_more(text: Path) -> None:
     process = begun("--steps", 300, "--eval-every", 5, *SMALL)
     assert process.stderr is not None
