@@ -4,7 +4,8 @@
     python -m tests.experiments.learn TEXT --minutes 5 --seeds 1 2 3 ""
 
 Every setting is a `charlstm train` of its own, one after the other, because two at once would have half a machine each. With several
-seeds the median counts. The table goes to stdout, and with ``--log FILE`` each run is appended to it as one line of JSON.
+seeds the median counts. "Nats" is the held-out loss by the tail protocol, "windowed" by that of windows of 256 characters. The table goes
+to stdout, and with ``--log FILE`` each run is appended to it as one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from statistics import median
 from typing import Any
 
 
+CONTEXT = 256
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints; it must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode or not done.stdout:
+        sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
 def run(text: Path, budget: list[str], setting: str, seed: int) -> dict[str, Any]:
     """Train once; returns what there is to know about it."""
     with tempfile.TemporaryDirectory(prefix="charlstm-") as folder:
@@ -26,10 +38,20 @@ def run(text: Path, budget: list[str], setting: str, seed: int) -> dict[str, Any
             sys.executable, "-m", "charlstm", "train", str(text), *budget, *setting.split(), "--seed", str(seed), "--name", "x",
             "--preview-every", "0", "--display", "json", "--checkpoints", folder,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    if done.returncode or not events:
-        sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
+        events = [json.loads(line) for line in output_of(command).splitlines()]
+        command = [
+            sys.executable,
+            "-m",
+            "charlstm",
+            "eval",
+            "x",
+            "--context",
+            str(CONTEXT),
+            "--json",
+            "--checkpoints",
+            folder,
+        ]
+        windowed = json.loads(output_of(command))["nats_per_char"]
     started, finished = events[0], events[-1]
     evaluated = [e for e in events if e["event"] == "evaluated"]
     return {
@@ -38,6 +60,7 @@ def run(text: Path, budget: list[str], setting: str, seed: int) -> dict[str, Any
         "setting": setting,
         "seed": seed,
         "best_val_nats": finished["best_val_nats"],
+        "windowed_nats": windowed,
         "last_val_nats": evaluated[-1]["val_nats"] if evaluated else None,
         "loss_nats": finished["loss_nats"],
         "ngram_nats": finished["ngram_nats"],
@@ -67,9 +90,9 @@ def main() -> None:
     budget = ["--epochs", options.epochs] if options.epochs else ["--minutes", options.minutes or "1"]
 
     print(
-        f"| {' '.join(budget)} on {options.text.name} | nats | of each seed | parameters | passes | thousand chars/s | largest abs. c |"
+        f"| {' '.join(budget)} on {options.text.name} | nats | of each seed | windowed | model | passes | thousand chars/s | largest abs. c |"
     )
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for setting in options.settings or [""]:
         runs = [run(options.text, budget, setting, seed) for seed in options.seeds]
         if options.log:
@@ -77,9 +100,9 @@ def main() -> None:
                 log.writelines(json.dumps(r) + "\n" for r in runs)
         nats = [r["best_val_nats"] for r in runs]
         each = " ".join(f"{n:.3f}" for n in nats)
-        first = runs[0]
+        models = " ".join(dict.fromkeys(f"{r['layers']}x{r['hidden']}" for r in runs))
         print(
-            f"| `{setting or 'defaults'}` | **{median(nats):.3f}** | {each} | {first['parameters']:,} | "
+            f"| `{setting or 'defaults'}` | **{median(nats):.3f}** | {each} | {median(r['windowed_nats'] for r in runs):.3f} | {models} | "
             f"{median(r['epoch'] for r in runs):.1f} | {median(r['chars_per_s'] for r in runs) / 1000:.1f} | "
             f"{max(r['cell_max'] for r in runs):.0f} |",
             flush=True,

@@ -188,7 +188,8 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
             recipe.after(run, event.lr)
     seconds = time.process_time() - began
     vals = [row.val_nats for row in run.history if row.val_nats is not None]
-    tail, cold = losses(run, run.params, val_ids)
+    tail, cold = losses(run, run.averaged, val_ids)
+    raw, _ = losses(run, run.params, val_ids)
     averaged = [losses(run, average, val_ids) for average in recipe.averages]
     baseline = None if k is None else ngram.best(*fold(plain, k), V)
     return {
@@ -198,6 +199,7 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
         "fold": k,
         "tail": tail,
         "cold": cold,
+        "raw": raw,
         "best": min(vals),
         "best_at": (int(np.argmin(vals)) + 1) / len(vals),
         "ema_tail": [nats for nats, _ in averaged],
@@ -223,7 +225,7 @@ def row(variant: str, runs: list[dict[str, Any]], middle: Any) -> str:
     )
     each = " ".join(f"{r['tail']:.3f}" for r in runs)
     return (
-        f"| `{variant}` | **{of('tail'):.4f}** | {each} | {of('cold'):.4f} | {averaged} | {of('best'):.4f} ({of('best_at'):.2f}) | "
+        f"| `{variant}` | **{of('tail'):.4f}** | {each} | {of('cold'):.4f} | {of('raw'):.4f} | {averaged} | {of('best'):.4f} ({of('best_at'):.2f}) | "
         f"{of('before'):.3f} | {of('ngram'):.3f} | {of('loss'):.3f} | {of('epochs'):.1f} | {of('step_ms'):.1f} | {of('cell_max'):.0f} |"
     )
 
@@ -243,8 +245,8 @@ def main() -> None:
     for variant in options.variants:
         parse(variant)
     print(
-        f"| {options.steps} steps on {options.text.name} | tail | of each run | windowed-{CONTEXT} | averaged | best (at) | "
-        f"before | n-gram | training | epochs | ms per step | largest abs. c |\n|{'---|' * 12}",
+        f"| {options.steps} steps on {options.text.name} | tail | of each run | windowed-{CONTEXT} | not averaged | other averages | best (at) | "
+        f"before | n-gram | training | epochs | ms per step | largest abs. c |\n|{'---|' * 13}",
         flush=True,
     )
     jobs = [(1 + k, k) for k in range(options.folds)] or [(seed, None) for seed in options.seeds]
