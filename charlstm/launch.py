@@ -22,7 +22,7 @@ from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose
+from charlstm.training.autoconfig import choose, outgrown
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
@@ -202,7 +202,15 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     ):  # a size asks for a model of that size
         return None, ""
     if name == AUTO:
-        return pretrained.for_text(text, train_ids)
+        base, why = pretrained.for_text(text, train_ids)
+        if base is not None and outgrown(
+            base.model.config, len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores
+        ):
+            return (
+                None,
+                "starts from random weights, because text and budget are enough for a larger model than the base",
+            )
+        return base, why
     weights = pretrained.from_run(name, request.folder)
     for key in ("hidden", "layers"):
         value = getattr(weights.model.config, key)

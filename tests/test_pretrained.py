@@ -11,10 +11,11 @@ import pytest
 
 from charlstm import api
 from charlstm.inference import evaluation
-from charlstm.settings import PRETRAINED_MINUTES
+from charlstm.nn.config import ModelConfig
+from charlstm.settings import PRETRAINED_MINUTES, Budget
 from charlstm.storage import checkpoint, pretrained
 from charlstm.text import corpus
-from charlstm.training import budget
+from charlstm.training import autoconfig, budget
 from tests.conftest import SMALL, VERSES, Result, slow, spawn
 from tests.experiments.pack import pack
 
@@ -32,6 +33,7 @@ def base(charlstm: Callable[..., Result], folder: Path, monkeypatch: pytest.Monk
     path = folder / "base.npz"
     pack(folder / "elsewhere" / "base.best.npz", path)
     monkeypatch.setattr(pretrained, "bundled_path", lambda *_: path)
+    monkeypatch.setattr(autoconfig, "OUTGROWN", 1000.0)  # every model is larger than this one
     return path
 
 
@@ -92,12 +94,19 @@ def test_it_must_predict_a_text_better_than_letter_frequencies_by_a_margin(
         assert "letter frequencies" in why
 
 
-def test_a_long_text_does_not_ask_for_it(
+def test_a_budget_for_a_larger_model_does_not_begin_with_it(
     charlstm: Callable[..., Result], base: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "LARGEST_TEXT", 100)
-    assert "the base" not in charlstm("train", text, *FEW).err
+    monkeypatch.setattr(autoconfig, "OUTGROWN", 1.5)
+    assert "enough for a larger model than the base" in charlstm("train", text, *FEW).err
     assert started_from("verses") is None
+
+
+def test_the_shipped_base_is_outgrown_by_time_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoconfig, "speed", lambda threads: 1e11 * threads)
+    shipped = ModelConfig(vocabulary=120, hidden=384, layers=1)
+    for chars, minutes, outgrown in ((40_000, 60, False), (1_000_000, 1, False), (1_000_000, 20, True)):
+        assert autoconfig.outgrown(shipped, chars, 65, Budget(minutes=minutes), {}, 2) == outgrown, (chars, minutes)
 
 
 def test_the_base_can_be_named_for_any_text(charlstm: Callable[..., Result], folder: Path) -> None:

@@ -15,8 +15,6 @@ from charlstm.text.ids import TextIds
 from charlstm.text.sources import BASE, bundled_path
 from charlstm.training.state import Pretrained, PretrainedInfo
 
-LARGEST_TEXT = 600_000
-"""Maximum length of a text that the base is used for; a larger model, trained on the text alone, learns a longer one better."""
 JUDGED_CHARS = 8192
 """How many characters, from the start of the training text, the base is judged by."""
 LEAST_KNOWN, LEAST_GAIN_NATS = 0.95, 0.75
@@ -42,10 +40,10 @@ def for_text(text: Corpus, train_ids: TextIds) -> tuple[Pretrained | None, str]:
         train_ids: the training text (chars,); the held-out text has no influence.
 
     Returns:
-        the base, or None; and one sentence that explains the decision, empty if the text is too long to consider the base.
+        the base, or None; and one sentence that explains the decision, empty if there is no base.
     """
     path = bundled_path("checkpoints", BASE + SUFFIX)
-    if len(train_ids) > LARGEST_TEXT or not path.is_file():
+    if not path.is_file():
         return None, ""
     base = _load(BASE, path)
     head = np.asarray(train_ids[:JUDGED_CHARS])

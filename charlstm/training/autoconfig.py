@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,21 +33,23 @@ SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1,
 """(layers, hidden) of the models to choose from, in ascending order of size."""
 DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
 """Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
-DEEPER_FROM = 5.0
-"""Number of weighted epochs (see `DROPOUT`) from which a two-layer model is better."""
+DEEPER_FROM = 6.0
+"""Number of weighted epochs (see `dropout_for`) from which a two-layer model is better."""
 CHARS_PER_PARAMETER = 5.0
 """Characters that training must read per parameter for a larger model to be worth it."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
-DROPOUT = ((2.5, 0.0), (4.5, 0.25), (10.0, 0.3), (30.0, 0.4), (float("inf"), 0.5))
-"""Pairs of (maximum weighted epochs, dropout rate), in ascending order.
-
-Weighted epochs are epochs * sqrt(parameters / characters of text): a small model can read a long text many times
-without memorizing it."""
+DROPOUT, DROPOUT_EPOCHS, DROPOUT_PER_DOUBLING = 0.15, 4.0, 0.1
+"""Dropout rate of a single layer after this many weighted epochs, and how much more it is for twice as many."""
+LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.5
+DEEP_DROPOUT = 0.6
+"""Factor on the dropout rate where there are several layers, each of which drops some of its outputs."""
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
+OUTGROWN = 1.5
+"""How many times as much work per character as the pretrained model a model from random weights must be worth, to be preferred."""
 RANK_STREAMS = 16
 """Streams of the default batch per rank of an MPI job; two ranks then have the batch of one machine."""
 LOGITS = 1 << 24
@@ -102,7 +105,7 @@ class Reach:
         return self.affordable(layers, hidden) / max(1, self.chars)
 
     def weighted_epochs(self, layers: int, hidden: int) -> float:
-        """Return the number of epochs, weighted by the risk of overfitting: see `DROPOUT`."""
+        """Return epochs * sqrt(parameters / characters of text): a small model can read a long text often without memorizing it."""
         return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
 
 
@@ -123,7 +126,7 @@ def choose(
     batch, seq = _window(V, overrides)
     reach = Reach.of(chars, V, budget, batch, seq, threads, pretrained is not None)
     layers, hidden = (pretrained.layers, pretrained.hidden) if pretrained else _size(reach, overrides)
-    rate = next(rate for limit, rate in DROPOUT if reach.weighted_epochs(layers, hidden) <= limit)
+    rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
     settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
     if pretrained:
         open_ones.append("lr")
@@ -135,6 +138,26 @@ def choose(
     epochs = reach.epochs(layers, hidden)
     number = f"{epochs:.0f}" if epochs >= 1.5 else f"{epochs:.1f}"
     return Choice(settings, f"chosen for this budget (about {number} epochs): {', '.join(chosen)}" if chosen else "")
+
+
+def dropout_for(weighted_epochs: float, layers: int) -> float:
+    """Return the dropout rate, in steps of 0.05, for so many weighted epochs (see `Reach.weighted_epochs`); little is as good as none."""
+    rate = DROPOUT + DROPOUT_PER_DOUBLING * math.log2(max(weighted_epochs, 1e-9) / DROPOUT_EPOCHS)
+    rate = min(rate, MOST_DROPOUT) * (DEEP_DROPOUT if layers > 1 else 1.0)
+    return round(20 * rate) / 20 if rate >= LEAST_DROPOUT else 0.0
+
+
+def outgrown(
+    pretrained: ModelSize, chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int
+) -> bool:
+    """Return whether text and budget are enough for a model from random weights that is much larger than the pretrained one.
+
+    The other arguments are those of `choose`.
+    """
+    alone = choose(chars, V, budget, overrides, threads).settings
+    window = alone["batch"] * alone["seq"]
+    limit = OUTGROWN * work(pretrained.layers, pretrained.hidden, V, window)
+    return work(alone["layers"], alone["hidden"], V, window) > limit
 
 
 def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
@@ -191,8 +214,9 @@ def work(layers: int, hidden: int, V: int, window: int) -> float:
     return 6.0 * (4 * hidden * (E + hidden) + (layers - 1) * 8 * hidden**2 + top) + orthogonal
 
 
+@cache
 def speed(threads: int) -> float:
-    """Measure floating-point operations per second in matrix products like those of training, on `threads` cores.
+    """Measure, once in a process, floating-point operations per second in matrix products like those of training, on `threads` cores.
 
     If ranks train together, they count as as fast as this one.
     """
