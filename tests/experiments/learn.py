@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-CONTEXT = 256
+CONTEXT, OTHER_CONTEXTS = 256, (64, 1024)
+"""The windows of the table, and others that the log has too."""
 
 
 def output_of(command: list[str]) -> str:
@@ -38,19 +39,11 @@ def run(text: Path, budget: list[str], setting: str, seed: int) -> dict[str, Any
             "--preview-every", "0", "--display", "json", "--checkpoints", folder,
         ]  # fmt: skip
         events = [json.loads(line) for line in output_of(command).splitlines()]
-        command = [
-            sys.executable,
-            "-m",
-            "charlstm",
-            "eval",
-            "x",
-            "--context",
-            str(CONTEXT),
-            "--json",
-            "--checkpoints",
-            folder,
-        ]
-        windowed = json.loads(output_of(command))["nats_per_char"]
+        evaluation = [sys.executable, "-m", "charlstm", "eval", "x", "--json", "--checkpoints", folder]
+        windowed = {
+            context: json.loads(output_of([*evaluation, "--context", str(context)]))["nats_per_char"]
+            for context in (CONTEXT, *OTHER_CONTEXTS)
+        }
     started, finished = events[0], events[-1]
     evaluated = [e for e in events if e["event"] == "evaluated"]
     return {
@@ -101,7 +94,7 @@ def main() -> None:
         each = " ".join(f"{n:.3f}" for n in nats)
         models = " ".join(dict.fromkeys(f"{r['layers']}x{r['hidden']}" for r in runs))
         print(
-            f"| `{setting or 'defaults'}` | **{median(nats):.3f}** | {each} | {median(r['windowed_nats'] for r in runs):.3f} | {models} | "
+            f"| `{setting or 'defaults'}` | **{median(nats):.3f}** | {each} | {median(r['windowed_nats'][CONTEXT] for r in runs):.3f} | {models} | "
             f"{median(r['epoch'] for r in runs):.1f} | {median(r['chars_per_s'] for r in runs) / 1000:.1f} | "
             f"{max(r['cell_max'] for r in runs):.0f} |",
             flush=True,
