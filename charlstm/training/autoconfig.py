@@ -41,7 +41,7 @@ PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT, DROPOUT_EPOCHS, DROPOUT_PER_DOUBLING = 0.15, 4.0, 0.1
 """Dropout rate of a single layer after this many weighted epochs, and how much more it is for twice as many."""
-LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.5
+LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.35
 DEEP_DROPOUT = 0.6
 """Factor on the dropout rate where there are several layers, each of which drops some of its outputs."""
 PRETRAINED_DROPOUT = 0.3
