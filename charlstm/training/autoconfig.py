@@ -39,11 +39,10 @@ CHARS_PER_PARAMETER = 5.0
 """Characters that training must read per parameter for a larger model to be worth it."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
-DROPOUT, DROPOUT_EPOCHS, DROPOUT_PER_DOUBLING = 0.15, 4.0, 0.1
-"""Dropout rate of a single layer after this many weighted epochs, and how much more it is for twice as many."""
-LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.35
-DEEP_DROPOUT = 0.6
-"""Factor on the dropout rate where there are several layers, each of which drops some of its outputs."""
+DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
+"""Pairs of (maximum weighted epochs, dropout rate of a single layer), in ascending order."""
+DEEP_DROPOUT = 0.65
+"""Factor on that rate where there are several layers, each of which drops some of its outputs."""
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
@@ -141,10 +140,9 @@ def choose(
 
 
 def dropout_for(weighted_epochs: float, layers: int) -> float:
-    """Return the dropout rate, in steps of 0.05, for so many weighted epochs (see `Reach.weighted_epochs`); little is as good as none."""
-    rate = DROPOUT + DROPOUT_PER_DOUBLING * math.log2(max(weighted_epochs, 1e-9) / DROPOUT_EPOCHS)
-    rate = min(rate, MOST_DROPOUT) * (DEEP_DROPOUT if layers > 1 else 1.0)
-    return round(20 * rate) / 20 if rate >= LEAST_DROPOUT else 0.0
+    """Return the dropout rate, in steps of 0.05, for so many weighted epochs (see `Reach.weighted_epochs`)."""
+    rate = next(rate for limit, rate in DROPOUT if weighted_epochs <= limit)
+    return rate if layers == 1 else round(20 * DEEP_DROPOUT * rate) / 20
 
 
 def outgrown(
