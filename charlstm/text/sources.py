@@ -15,7 +15,7 @@ from charlstm.errors import CorpusError, did_you_mean
 STDIN = "-"
 BUILT_IN = "fables"
 BASE = "english"
-"""The bundled model that runs on small English texts start from."""
+"""The bundled model that runs on English texts start from."""
 SUFFIX = ".txt"
 RECORDS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".js": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """Suffixes of files that contain records, and the format of each."""
