@@ -33,7 +33,7 @@ SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1,
 """(layers, hidden) of the models to choose from, in ascending order of size."""
 DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
 """Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
-DEEPER_FROM = 6.0
+DEEPER_FROM = 5.0
 """Number of weighted epochs (see `dropout_for`) from which a two-layer model is better."""
 CHARS_PER_PARAMETER = 5.0
 """Characters that training must read per parameter for a larger model to be worth it."""
