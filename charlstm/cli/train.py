@@ -203,7 +203,7 @@ def resume(
     return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 
 
-def on_ranks(program: Callable[[], int]) -> int:
+def on_ranks(program: Callable[[], int], trains: bool = True) -> int:
     """Run a program here, or under a launcher on rank 0 while the other ranks work for it; return the exit status.
 
     Under a launcher, everything that can fail in one rank alone belongs into the program, because the others wait.
@@ -213,7 +213,7 @@ def on_ranks(program: Callable[[], int]) -> int:
     blas.prepare()
     from charlstm.training import rank_parallel
 
-    return rank_parallel.run(program)
+    return rank_parallel.run(program, trains)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:

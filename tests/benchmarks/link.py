@@ -3,7 +3,8 @@
     python -m tests.benchmarks.link [--rate 1gbit] [--delay 0.1ms] [--rounds 3]
 
 Measures the step of two ranks, each as a host of its own, against that of one rank with half the batch, in turn, and prints the
-efficiency beside what `tests.benchmarks.clusters` predicts for the same step. Needs root, Linux, `ip`, `tc`, mpi4py and Open MPI 5.
+efficiency beside what `tests.benchmarks.clusters` predicts for the same step. One rank is measured twice at the same time, because two
+hosts would not share a processor and its memory, as the two ranks do here. Needs root, Linux, `ip`, `tc`, mpi4py and Open MPI 5.
 The delay is added to each direction if the kernel has netem; without it, only the rate is shaped.
 """
 
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,9 @@ def main() -> None:
             job: dict[str, Any] = {"layers": layers, "hidden": hidden, "seq": clusters.SEQ, "seconds": options.seconds}
             alone, both = [], []
             for _ in range(options.rounds):
-                alone.append(measured([], job | {"threads": 1, "batch": STREAMS})["s"])
+                with ThreadPoolExecutor(2) as pool:
+                    jobs = [job | {"threads": 1, "batch": STREAMS}] * 2
+                    alone += [result["s"] for result in pool.map(partial(measured, []), jobs)]
                 both.append(measured(launcher, job | {"threads": 1, "batch": 2 * STREAMS})["s"])
             one, two = statistics.median(alone), statistics.median(both)
             size = gradient_bytes(layers, hidden)
