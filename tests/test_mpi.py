@@ -504,9 +504,8 @@ def test_the_ranks_evaluate_as_one_process_does(folder: Path, charlstm: Callable
 @pytest.mark.parametrize("dying", [0, 1])
 def test_when_a_rank_dies_a_sample_ends(folder: Path, dying: int) -> None:
     process = mpi.start(2, "sample", "fables", "-n", 64, "--length", 20_000, "--output", "never.txt")
-    pids = mpi.pids(process, 2)
-    time.sleep(3)
-    os.kill(pids[dying], signal.SIGKILL)
+    wait_for(lambda: list(Path().glob(".never.txt*")))
+    os.kill(mpi.pids(process, 2)[dying], signal.SIGKILL)
     done = ended(process, END_S)
     assert done.status != 0
     assert f"rank {dying}" in sentence(done)

@@ -5,7 +5,8 @@
 
 A variant is a list of NAME=VALUE: `streams` per rank; `lr`, the peak learning rate; `every`, how many steps each host takes alone
 before the parameters of all are averaged (1: gradients are summed at every step, as charlstm does); `outer`, the Nesterov momentum of
-the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The slots of an optimizer stay on their host.
+the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The slots of an optimizer stay on their host, or are
+averaged as well with `slots=True`, so that no host has anything that a save of the first one lacks; that costs twice the traffic.
 
 `--steps` are those of the first variant. The others get as many as fit into the same time, as `tests.benchmarks.clusters` predicts it
 from the CPU time of a shard and an update, or as many with `--equal-steps`. All traffic of a local step is divided by `every`, which
@@ -50,6 +51,7 @@ class Variant:
     every: int = 1
     outer: float = 0.0
     rate: float = 1.0
+    slots: bool = False
 
 
 class LocalSteps(DataParallel):
@@ -103,6 +105,10 @@ class LocalSteps(DataParallel):
             p += change
             for params, _ in self.copies:
                 params[name][...] = p
+        for name in self.copies[0][1] if self.variant.slots else ():
+            mean = np.mean([slots[name] for _, slots in self.copies], axis=0)
+            for _, slots in self.copies:
+                slots[name][...] = mean
 
 
 def _copy(arrays: Arrays) -> Arrays:
@@ -136,14 +142,18 @@ def learn(job: tuple[str, argparse.Namespace, Variant, int]) -> float:
     return run.history[-1].val_nats
 
 
-def step_s(variant: Variant, options: argparse.Namespace) -> float:
-    """Return the predicted seconds of a step."""
+def cost(streams: int, options: argparse.Namespace) -> tuple[float, float, int]:
+    """Return the seconds of a shard and of an update, and the bytes of the gradients."""
     layers, hidden = map(int, options.size.split("x"))
-    shard_s, update_s, size = clusters.measured(layers, hidden, variant.streams, 1.0)
+    return clusters.measured(layers, hidden, streams, 1.0)
+
+
+def step_s(variant: Variant, options: argparse.Namespace, shard_s: float, update_s: float, size: int) -> float:
+    """Return the predicted seconds of a step."""
     alone = shard_s + update_s / min(options.ranks, options.per_host)
     link = next(link for link in clusters.LINKS if link[0].startswith(f"{options.gbit} "))
     whole = clusters.predicted_s(shard_s, update_s, size, options.ranks, options.per_host, link, variant.streams)
-    return alone + (whole - alone) / variant.every
+    return alone + (whole - alone) * (1 + variant.slots) / variant.every
 
 
 def main() -> None:
@@ -162,21 +172,17 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     named = [(k, Variant(**{n: ast.literal_eval(x) for n, _, x in (w.partition("=") for w in k.split())}))
              for k in options.variants]  # fmt: skip
-    times: dict[tuple[int, int], float] = {}
-    for _, variant in named:
-        if (variant.streams, variant.every) not in times:
-            times[variant.streams, variant.every] = step_s(variant, options)
-    first, *_ = (times[variant.streams, variant.every] for _, variant in named)
+    costs = {streams: cost(streams, options) for streams in {variant.streams for _, variant in named}}
+    times = [step_s(variant, options, *costs[variant.streams]) for _, variant in named]
     jobs = []
-    for _, v in named:
-        steps = options.steps if options.equal_steps else options.steps * first / times[v.streams, v.every]
+    for (_, v), s in zip(named, times, strict=True):
+        steps = options.steps if options.equal_steps else options.steps * times[0] / s
         jobs.append((str(options.text.resolve()), options, v, max(1, round(steps / v.every)) * v.every))
     print(f"| {options.ranks} ranks, {options.per_host} per host, {options.size} | batch | step | steps | loss |")
     print("|---|---|---|---|---|")
     with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        for (name, v), job, nats in zip(named, jobs, pool.imap(learn, jobs, chunksize=1), strict=True):
-            ms = 1000 * times[v.streams, v.every]
-            print(f"| `{name}` | {v.streams * options.ranks} | {ms:.1f} ms | {job[3]} | {nats:.4f} |", flush=True)
+        for (name, v), s, job, nats in zip(named, times, jobs, pool.imap(learn, jobs, chunksize=1), strict=True):
+            print(f"| `{name}` | {v.streams * options.ranks} | {1000 * s:.1f} ms | {job[3]} | {nats:.4f} |", flush=True)
 
 
 if __name__ == "__main__":
