@@ -115,7 +115,7 @@ def test_without_mpi4py_one_rank_says_what_to_install(text: Path, folder: Path) 
         done = ended(spawn("train", text, *SMALL, env=rank(number) | {"PYTHONPATH": f"{folder}:{ROOT}"}))
         assert done.status == 2
         assert (sentence(done) if number == 0 else done.err) == (
-            "charlstm: a launcher started 2 processes, and to train together they need mpi4py: install it with "
+            "charlstm: a launcher started 2 processes, and to work together they need mpi4py: install it with "
             "'pip install mpi4py', or start one process"
         ) * (number == 0)
     assert not PATH.exists()

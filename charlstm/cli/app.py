@@ -247,7 +247,7 @@ def sample(
                 separator=None if separator is None else unescape(separator), novelty=novelty, cache=cache, as_json=json, output=file, quiet=quiet,
             )  # fmt: skip
 
-    return on_ranks(program, trains=False)
+    return on_ranks(program, trains=False, shared=count > 1)
 
 
 @app.command(cls=_Command)
