@@ -18,7 +18,7 @@ def main() -> int:
         _set(name, _leave)
     _set("SIGUSR1", lambda number, frame: None)  # a request to save, before there is anything to save
     if launcher.started_as()[0] > 0:  # one process of a job speaks for all
-        if sys.argv[1:2] not in (["train"], ["resume"]):
+        if sys.argv[1:2] not in (["train"], ["resume"], ["sample"], ["eval"]):
             return 0
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from charlstm import launcher
+
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -20,7 +22,9 @@ def prepare() -> None:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use; if ranks work together, each is one."""
+    if launcher.ranks > 1:
+        return launcher.ranks
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

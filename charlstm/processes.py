@@ -1,4 +1,4 @@
-"""Work in forked processes: joins what they yield, and ends them."""
+"""Work in forked processes, or on the ranks of an MPI job: joins what they yield, and ends them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from charlstm.errors import CharlstmError
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+    from contextlib import AbstractContextManager
 
 BLOCK = 64
 """Steps per block of results that a worker of `run_in_processes` sends."""
@@ -26,11 +26,27 @@ CAN_FORK = sys.platform == "linux"
 """Whether processes can be forked safely (not on Windows or macOS); if not, threads give the same results."""
 
 
-def run_in_processes(job: Callable[[int], Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
-    """Run job(0), job(1), … in processes and join what they yield, step by step.
+class Connection(Protocol):
+    """What brings objects to another process."""
+
+    def send(self, obj: Any, /) -> None:
+        """Send an object."""
+
+    def recv(self) -> Any:
+        """Wait for an object."""
+
+
+Jobs = Sequence[Callable[[], Iterator[list[T]]]]
+
+on_ranks: Callable[[Jobs[Any]], AbstractContextManager[list[Connection]]] | None = None
+"""Starts jobs on the other ranks of an MPI job; set if there are any."""
+
+
+def run_in_processes(jobs: Jobs[T], sizes: Sequence[int], nothing: T) -> Iterator[list[T]]:
+    """Run jobs in processes and join what they yield, step by step.
 
     Args:
-        job: yields one list per step.
+        jobs: each yields one list per step; under a launcher they are pickled.
         sizes: length of the lists of each job.
         nothing: item that fills in for a job that has ended.
 
@@ -40,23 +56,27 @@ def run_in_processes(job: Callable[[int], Iterator[list[T]]], sizes: Sequence[in
     Raises:
         CharlstmError: a process died.
 
-    The first job runs in this process. The others have a process each and send their results in blocks; where processes
-    can't be forked, all jobs run here.
+    The first job runs in this process. The others have a process or a rank each and send their results in blocks; where
+    processes can't be forked, all jobs run here.
     """
-    if not CAN_FORK or len(sizes) == 1:
-        yield from _join([job(k) for k in range(len(sizes))], sizes, nothing)
+    if on_ranks is not None and len(jobs) > 1:
+        with on_ranks(jobs[1:]) as ranks:
+            yield from _join([jobs[0](), *map(_received, ranks)], sizes, nothing)
         return
-    from multiprocessing import Pipe  # slow to import and rarely needed
+    if not CAN_FORK or len(jobs) == 1:
+        yield from _join([job() for job in jobs], sizes, nothing)
+        return
+    from multiprocessing import Pipe, connection  # slow to import and rarely needed
 
     pids: list[int] = []
-    connections: list[Connection] = []
+    connections: list[connection.Connection] = []
     try:
-        for k in range(1, len(sizes)):
+        for job in jobs[1:]:
             ours, theirs = Pipe(duplex=False)
-            pids.append(fork(partial(_send, job(k), theirs, [ours, *connections])))
+            pids.append(fork(partial(_send_from_fork, job(), theirs, [ours, *connections])))
             connections.append(ours)
             theirs.close()
-        yield from _join([job(0), *(_received(connection) for connection in connections)], sizes, nothing)
+        yield from _join([jobs[0](), *map(_received, connections)], sizes, nothing)
     finally:
         for pid in pids:
             end(pid)
@@ -71,9 +91,14 @@ def _join(made: list[Iterator[list[T]]], sizes: Sequence[int], nothing: T) -> It
         ]
 
 
-def _send(made: Iterator[list[T]], connection: Connection, others: Iterable[Connection]) -> None:
+def _send_from_fork(made: Iterator[list[T]], connection: Connection, others: Iterable[Any]) -> None:
     for other in others:
         other.close()
+    send(made, connection)
+
+
+def send(made: Iterator[list[T]], connection: Connection) -> None:
+    """Send what a job yields in blocks, and then an empty one; or the error that ended it."""
     try:
         while block := list(itertools.islice(made, BLOCK)):
             connection.send(block)

@@ -144,7 +144,7 @@ class RunOptions:
     @property
     def cores(self) -> int:
         """How many threads or processes to use; under a launcher, each rank is one."""
-        return launcher.ranks if launcher.ranks > 1 else self.threads or blas.cores()
+        return blas.cores() if launcher.ranks > 1 else self.threads or blas.cores()
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,17 @@ def test_the_lengths_of_lines_are_those_of_all_lines(monkeypatch: pytest.MonkeyP
         assert line_quantiles(vocabulary.encode(words), vocabulary) == tuple(expected.tolist())
 
 
+def test_the_lengths_of_lines_of_a_very_long_text_are_those_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    text = "".join("x" * int(n) + "\n" for n in rng.integers(1, 100, 20_000))
+    vocabulary = Vocabulary("\nx")
+    expected = np.array(line_quantiles(vocabulary.encode(text), vocabulary))
+    monkeypatch.setattr(ids, "BLOCK_CHARS", 1 << 12)
+    monkeypatch.setattr(lines, "MOST_CHARS", 1 << 17)
+    found = np.array(line_quantiles(vocabulary.encode(text), vocabulary))
+    assert 0 < np.abs(found - expected).max() <= 5
+
+
 @pytest.mark.parametrize(
     "more", sweep({"one byte": "", "two bytes": "".join(map(chr, range(0x4E00, 0x4F00)))}, "two bytes")
 )

@@ -115,7 +115,7 @@ def test_without_mpi4py_one_rank_says_what_to_install(text: Path, folder: Path) 
         done = ended(spawn("train", text, *SMALL, env=rank(number) | {"PYTHONPATH": f"{folder}:{ROOT}"}))
         assert done.status == 2
         assert (sentence(done) if number == 0 else done.err) == (
-            "charlstm: a launcher started 2 processes, and to train together they need mpi4py: install it with "
+            "charlstm: a launcher started 2 processes, and to work together they need mpi4py: install it with "
             "'pip install mpi4py', or start one process"
         ) * (number == 0)
     assert not PATH.exists()
@@ -459,9 +459,63 @@ def test_ranks_with_different_commands_are_no_job(text: Path) -> None:
     assert "different commands" in sentence(done)
 
 
+# -- sample and eval
+
+
 @slow
 @needs_mpi
-def test_other_commands_run_once(text: Path, charlstm: Callable[..., Result]) -> None:
-    done = job("sample", "fables", "--length", 50, "--seed", 1)
-    assert done.status == 0
-    assert done.out.strip() == charlstm("sample", "fables", "--length", 50, "--seed", 1).out.strip()
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        (2, ("--length", 50)),  # one text: the other rank has no work
+        (2, ("-n", 40, "--length", 100)),
+        (3, ("-n", 30, "--length", 100, "--temps", "0.5,1", "--json")),
+        (8, ("-n", 20, "--lines", 2)),  # more ranks than parts
+    ],
+)
+def test_the_ranks_write_the_texts_that_one_process_writes(
+    folder: Path, charlstm: Callable[..., Result], ranks: int, words: tuple[object, ...]
+) -> None:
+    for count in (1, ranks):
+        command = ("sample", "fables", "--seed", 1, *words, "--output", f"{count}.txt")
+        done = charlstm(*command) if count == 1 else job(*command, ranks=count)
+        assert done.status == 0, done.err
+        assert done.out == ""
+        assert done.err.count("from fables") == 1
+    assert Path(f"{ranks}.txt").read_bytes() == Path("1.txt").read_bytes()
+
+
+@slow
+@needs_mpi
+@pytest.mark.parametrize("chars", [300_000, 40_000_000])
+def test_the_ranks_evaluate_as_one_process_does(folder: Path, charlstm: Callable[..., Result], chars: int) -> None:
+    text = Path("long.txt")  # the longer one is in a cache, and only rank 0 has it
+    fables = (ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8")
+    text.write_text((fables * (1 + chars // len(fables)))[:chars], encoding="utf-8")
+    command = ("eval", "fables", text, "--limit", 300_000, "--json", "--cache", "cache")
+    alone = json.loads(charlstm(*command).out)
+    done = job(*command)
+    assert done.status == 0, done.err
+    assert json.loads(done.out) == pytest.approx(alone)
+
+
+@slow
+@needs_mpi
+@pytest.mark.parametrize("dying", [0, 1])
+def test_when_a_rank_dies_a_sample_ends(folder: Path, dying: int) -> None:
+    process = mpi.start(2, "sample", "fables", "-n", 64, "--length", 20_000, "--output", "never.txt")
+    wait_for(lambda: list(Path().glob(".never.txt*")))
+    os.kill(mpi.pids(process, 2)[dying], signal.SIGKILL)
+    done = ended(process, END_S)
+    assert done.status != 0
+    assert f"rank {dying}" in sentence(done)
+    assert "run it again" in sentence(done)
+    assert not Path("never.txt").exists()
+
+
+@slow
+@needs_mpi
+def test_what_a_rank_cannot_write_is_one_sentence(folder: Path) -> None:
+    done = job("sample", "fables", "-n", 16, "--temp", 0, "--lines", 500, "--prompt", "x" * 5, "--seed", 1)
+    assert done.status == 1
+    assert "circle" in sentence(done)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,9 +121,10 @@ def test_the_death_of_a_process_whose_results_cannot_be_recomputed_is_an_error()
             os.kill(os.getpid(), signal.SIGKILL)
         yield [k]
 
-    assert list(processes.run_in_processes(lambda k: iter([[k]] * 70), [1, 1], -1)) == [[0, 1]] * 70
+    jobs = [lambda: iter([[0]] * 70), lambda: iter([[1]] * 70)]
+    assert list(processes.run_in_processes(jobs, [1, 1], -1)) == [[0, 1]] * 70
     with pytest.raises(CharlstmError, match="died"):
-        list(processes.run_in_processes(job, [1, 1], -1))
+        list(processes.run_in_processes([partial(job, 0), partial(job, 1)], [1, 1], -1))
 
 
 @forked

@@ -52,7 +52,7 @@ from charlstm.cli.options import (
     unescape,
 )
 from charlstm.cli.runs import runs
-from charlstm.cli.train import resume, train
+from charlstm.cli.train import on_ranks, resume, train
 from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.settings import AUTO, CONVERSATION_LENGTH, RUNS, SampleConfig
@@ -227,24 +227,27 @@ def sample(
         max_chars=max_chars,
         no_copy=no_copy,
     )
-    if output == Path("-"):
-        output = None
-    if output is None:
-        signals.need_stdout()
-    elif output.is_dir():  # "" is the current directory
-        raise UsageError(f"--output {output} is a directory: give the name of a file")
-    blas.prepare()
-    with signals.leaving_on_signals():
-        if interactive:
-            from charlstm.cli.interactive import converse
 
-            return converse(run, checkpoints, cache, settings, seed)
-        from charlstm.cli.sample import write_samples
+    def program() -> int:
+        file = None if output == Path("-") else output
+        if file is None:
+            signals.need_stdout()
+        elif file.is_dir():  # "" is the current directory
+            raise UsageError(f"--output {file} is a directory: give the name of a file")
+        blas.prepare()
+        with signals.leaving_on_signals():
+            if interactive:
+                from charlstm.cli.interactive import converse
 
-        return write_samples(
-            run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
-            separator=None if separator is None else unescape(separator), novelty=novelty, cache=cache, as_json=json, output=output, quiet=quiet,
-        )  # fmt: skip
+                return converse(run, checkpoints, cache, settings, seed)
+            from charlstm.cli.sample import write_samples
+
+            return write_samples(
+                run, checkpoints, settings, count, seed, temps=parse_temps(temps), prompt_file=prompt_file,
+                separator=None if separator is None else unescape(separator), novelty=novelty, cache=cache, as_json=json, output=file, quiet=quiet,
+            )  # fmt: skip
+
+    return on_ranks(program, trains=False, shared=count > 1)
 
 
 @app.command(cls=_Command)

@@ -22,6 +22,7 @@ from charlstm.cli.options import (
     option,
     text_options,
 )
+from charlstm.cli.train import on_ranks
 from charlstm.nn.config import Range
 from charlstm.settings import AUTO, RUNS, require
 
@@ -77,12 +78,16 @@ def evaluate(
     charlstm eval trumptweets newtweets.txt --show       # print the text in colours
     """
     require("context", context, Range(0))
-    signals.need_stdout()
-    blas.prepare()
-    from charlstm.cli.scores import write_eval
 
-    with signals.leaving_on_signals():
-        return write_eval(
-            run, checkpoints, corpora or (), text_options(ctx), context, unknown,
-            adapt=adapt, limit=limit, cache=cache, show=show, as_json=json,
-        )  # fmt: skip
+    def program() -> int:
+        signals.need_stdout()
+        blas.prepare()
+        from charlstm.cli.scores import write_eval
+
+        with signals.leaving_on_signals():
+            return write_eval(
+                run, checkpoints, corpora or (), text_options(ctx), context, unknown,
+                adapt=adapt, limit=limit, cache=cache, show=show, as_json=json,
+            )  # fmt: skip
+
+    return on_ranks(program, trains=False)

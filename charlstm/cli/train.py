@@ -203,17 +203,20 @@ def resume(
     return on_ranks(lambda: drive(request(), _display(context, display, quiet)))
 
 
-def on_ranks(program: Callable[[], int]) -> int:
+def on_ranks(program: Callable[[], int], trains: bool = True, shared: bool = True) -> int:
     """Run a program here, or under a launcher on rank 0 while the other ranks work for it; return the exit status.
+
+    If its work can't be `shared`, the other ranks end at once.
 
     Under a launcher, everything that can fail in one rank alone belongs into the program, because the others wait.
     """
-    if launcher.started_as()[1] == 1:
-        return program()
+    rank, ranks = launcher.started_as()
+    if ranks == 1 or not shared:
+        return program() if rank == 0 else 0
     blas.prepare()
     from charlstm.training import rank_parallel
 
-    return rank_parallel.run(program)
+    return rank_parallel.run(program, trains)
 
 
 def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -121,7 +122,8 @@ def generate(
     check(char_model, settings)
     shards = split(len(rngs), shards_for(len(rngs), threads))
     sizes = [part.stop - part.start for part in shards]
-    made = run_in_processes(lambda k: _generate(char_model, settings, rngs[shards[k]], passages), sizes, "")
+    jobs = [partial(_generate, char_model, settings, rngs[part], passages) for part in shards]
+    made = run_in_processes(jobs, sizes, "")
     return _with_line_ends(made, len(rngs)) if _waits(settings) else made
 
 

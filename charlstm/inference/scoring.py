@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,15 @@ class ScoredText:
         pairs = len(self.ids) - 1
         starts, length = evaluation.streams_of(pairs, pairs if self.in_one and not self.context else self.context)
         cores = min(blas.cores(), len(starts)) if pairs >= PARALLEL_CHARS else 1
-        groups = split(len(starts), cores)
-
-        def job(k: int) -> Iterator[list[tuple[NDArray[np.intp], NDArray[Any]]]]:
-            with np.errstate(all="ignore"):  # the caller checks for losses that are not finite
-                for block in evaluation.char_nll(
-                    self.char_model.params, self.char_model.config, self.ids, starts[groups[k]], length
-                ):
-                    yield [block]
-
+        edges = [*starts.tolist(), pairs]
+        jobs = [
+            partial(
+                _score_part, self.char_model, self.ids[edges[part.start] : edges[part.stop] + 1], starts[part], length
+            )
+            for part in split(len(starts), cores)
+        ]
         nothing = np.zeros(0, np.intp), np.zeros(0, np.float32)
-        for blocks in run_in_processes(job, [1] * cores, nothing):
+        for blocks in run_in_processes(jobs, [1] * cores, nothing):
             yield from blocks
 
     def mean_nats(self) -> float:
@@ -89,6 +88,16 @@ class ScoredText:
                 f"the loss of the run {self.name!r} on this text is not a finite number: its weights are too large, so train it again"
             )
         return nats
+
+
+def _score_part(
+    char_model: CharModel, ids: TextIds, starts: NDArray[np.intp], length: int
+) -> Iterator[list[tuple[NDArray[np.intp], NDArray[Any]]]]:
+    """Score some stretches of a text; `ids` are those from the first start to the end of the last stretch."""
+    first = starts[0]
+    with np.errstate(all="ignore"):  # the caller checks for losses that are not finite
+        for places, nll in evaluation.char_nll(char_model.params, char_model.config, ids, starts - first, length):
+            yield [(places + first, nll)]
 
 
 def read_held_out(info: TextInfo, val_fraction: float, name: str, cache: str | Path = AUTO) -> Corpus:

@@ -67,6 +67,9 @@ class MappedIds:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self._ids(self.raw).astype(dtype or self.dtype, copy=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.asarray, (np.asarray(self),)  # another host does not have the file
+
     def _ids(self, raw: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.unsignedinteger[Any]]:
         try:
             return self.table.take(raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -13,6 +14,8 @@ QUANTILES = 64
 """Number of equal parts that the sorted lengths of a text's lines are divided into."""
 LONG_LINE = 1 << 12
 """Length in characters from which lines are counted one by one."""
+MOST_CHARS = 1 << 28
+"""Characters in which lines are counted; of a longer text, blocks at equal distances are."""
 STOPS, WIDE_STOPS = ".!?…", "。！？"
 """Characters that end a sentence before a space, and those that end one before anything."""
 CLOSERS = "\"'”’»)]}」』）"
@@ -36,8 +39,13 @@ def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     if newline < 0:
         return ()
     last, times, longer = -1, np.zeros(LONG_LINE, np.int64), [np.empty(0, np.int64)]
-    for start, block in blocks(text):
+    every = math.ceil(len(text) / MOST_CHARS)
+    for number, (start, block) in enumerate(blocks(text)):
+        if number % every:
+            continue
         ends = start + np.flatnonzero(block == newline)
+        if every > 1:
+            last, ends = int(ends[0]) if len(ends) else last, ends[1:]  # the first line began elsewhere
         lengths = np.diff(ends, prepend=last) - 1
         times += np.bincount(lengths[lengths < LONG_LINE], minlength=LONG_LINE)
         longer.append(lengths[lengths >= LONG_LINE])

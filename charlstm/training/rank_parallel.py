@@ -24,7 +24,7 @@ from charlstm.training.state import TrainState
 _world: World | None = None
 
 
-def run(program: Callable[[], int]) -> int:
+def run(program: Callable[[], int], trains: bool = True) -> int:
     """Run a program on rank 0 while the other ranks work for it; return the exit status of this process.
 
     The others exit with 0, so that the launcher reports the status of rank 0.
@@ -35,7 +35,7 @@ def run(program: Callable[[], int]) -> int:
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGTSTP", "SIGUSR1", "SIGUSR2"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)  # rank 0 decides what becomes of them
-    world = _world = World(size)
+    world = _world = World(size, trains)
     if rank:
         return _serve(world)
     try:
@@ -49,11 +49,14 @@ def _serve(world: World) -> int:
     try:
         with np.errstate(all="ignore"):
             while True:
-                command, _ = world.receive()
+                command, numbers = world.receive()
                 if command == Command.END:
                     world.liveness.close()
                     return 0
-                serve(world)
+                if command == Command.WORK:
+                    world.join_in(numbers[0])
+                else:
+                    serve(world)
     except BaseException as error:
         what = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
         if world.liveness.failure:

@@ -14,11 +14,12 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -38,7 +39,11 @@ SLEEP_SHARE = 0.01
 """Sleep at most this fraction of the time waited so far."""
 NUMBERS = 8
 """Numbers in a command, with its code."""
-REMEDY = "continue from the last save with 'charlstm resume', or the same command with --if-exists resume"
+ENDS = (
+    "so the command ends: run it again",
+    "so training ends: continue from the last save with 'charlstm resume', or the same command with --if-exists resume",
+)
+"""What follows from a failure if ranks do not train, and if they do."""
 
 
 ABORTED = "rank 0 failed: "
@@ -57,16 +62,18 @@ class Command(IntEnum):
     EVALUATE = 6
     GATHER = 7
     CLOSE = 8
+    WORK = 9  # do a job, and send what it yields
 
 
 class World:
     """This process among all ranks of the job."""
 
-    def __init__(self, started: int) -> None:
+    def __init__(self, started: int, trains: bool = True) -> None:
         """Join the other ranks.
 
         Args:
             started: number of processes that the launcher says it started.
+            trains: whether they train, for messages.
 
         Raises:
             UsageError: mpi4py is missing, or the ranks were started differently.
@@ -76,7 +83,7 @@ class World:
             from mpi4py import MPI
         except ImportError as error:
             raise UsageError(
-                f"a launcher started {started} processes, and to train together they need mpi4py: install it with "
+                f"a launcher started {started} processes, and to work together they need mpi4py: install it with "
                 f"'pip install mpi4py', or start one process"
             ) from error
         except RuntimeError as error:
@@ -85,6 +92,7 @@ class World:
             ) from error
         self.mpi, self.comm = MPI, MPI.COMM_WORLD.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
+        self.ends = ENDS[trains]
         self.at_rest = True  # whether the other ranks wait for a command
         self.numbers = np.zeros(NUMBERS)
         self.spin_s = 0.0
@@ -120,6 +128,7 @@ class World:
             )
         self._connect()
         launcher.ranks, launcher.hosts = self.size, self.hosts
+        processes.on_ranks = self.work if self.rank == 0 else None
         if self.hosts > 1:  # which ranks share a host decides the order of sums
             launcher.arithmetic = hashlib.sha256(everyone[:, [1, 3]].tobytes()).hexdigest()
 
@@ -171,7 +180,7 @@ class World:
             while not request.Test():
                 if self.liveness.failure:
                     self.liveness.read = True
-                    raise CharlstmError(f"{self.liveness.failure}, so training ends: {REMEDY}")
+                    raise CharlstmError(f"{self.liveness.failure}, {self.ends}")
                 polls += 1
                 began = began or time.perf_counter()
                 waited = time.perf_counter() - began
@@ -180,7 +189,7 @@ class World:
                 else:
                     os.sched_yield() if hasattr(os, "sched_yield") else time.sleep(0)
         except self.mpi.Exception as error:
-            raise CharlstmError(f"the ranks can't reach each other ({error}), so training ends: {REMEDY}") from error
+            raise CharlstmError(f"the ranks can't reach each other ({error}), {self.ends}") from error
 
     def barrier(self) -> None:
         """Wait for the other ranks of this host."""
@@ -212,6 +221,23 @@ class World:
         """Return the plan of an engine that rank 0 has."""
         found: dict[str, Any] = json.loads(self._broadcast(json.dumps(plan).encode()))
         return found
+
+    # -- jobs
+
+    @contextlib.contextmanager
+    def work(self, jobs: Sequence[Any]) -> Iterator[list[processes.Connection]]:
+        """Give the next ranks a job each: see `processes.on_ranks`. If one fails, or this context, `dismiss` ends all."""
+        with self.command(Command.WORK, len(jobs)):
+            channels: list[processes.Connection] = [Channel(self, rank) for rank in range(1, len(jobs) + 1)]
+            for channel, job in zip(channels, jobs, strict=True):
+                channel.send(job)
+            yield channels
+
+    def join_in(self, jobs: float) -> None:
+        """Do this rank's job, if there are enough."""
+        if self.rank <= jobs:
+            channel = Channel(self, 0)
+            processes.send(channel.recv()(), channel)
 
     # -- the end
 
@@ -247,8 +273,29 @@ class World:
         if what.startswith(ABORTED):
             return int(what[len(ABORTED) :])
         if self.rank == 0 or (self.rank == 1 and what.startswith("rank 0 ")):
-            complain(f"{what}, so training ends: {REMEDY}")
+            complain(f"{what}, {self.ends}")
         return 1
+
+
+class Channel:
+    """Brings objects to another rank, as a pipe does to a process."""
+
+    def __init__(self, world: World, other: int) -> None:
+        self.world, self.other = world, other
+
+    def send(self, obj: Any, /) -> None:
+        """Send an object."""
+        data = np.frombuffer(pickle.dumps(obj, pickle.HIGHEST_PROTOCOL), np.uint8)
+        for array in (np.array([len(data)]), data):
+            self.world.wait(self.world.comm.Isend(array, self.other))
+
+    def recv(self) -> Any:
+        """Wait for an object."""
+        size = np.zeros(1, np.int64)
+        self.world.wait(self.world.comm.Irecv(size, self.other))
+        data = np.empty(size[0], np.uint8)
+        self.world.wait(self.world.comm.Irecv(data, self.other))
+        return pickle.loads(data.tobytes())
 
 
 def complain(sentence: str) -> None:

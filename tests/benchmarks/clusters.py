@@ -77,6 +77,15 @@ def measure(layers: int, hidden: int, streams: int, seconds: float) -> None:
     print(json.dumps([*times, 4 * model.parameter_count(config)]))
 
 
+def measured(layers: int, hidden: int, streams: int, seconds: float) -> tuple[float, float, int]:
+    """Return what `measure` prints, in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.clusters", "--measure", str(layers), str(hidden)]
+    command += ["--streams", str(streams), "--seconds", str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    shard_s, update_s, size = json.loads(done.stdout)
+    return shard_s, update_s, size
+
+
 def _cpu_s(work: Callable[[], None], seconds: float) -> float:
     """Median CPU time of a call, which other programs hardly disturb; nothing here uses more than one thread."""
     work()
@@ -102,10 +111,7 @@ def main() -> None:
     print(f"| model | link | {' | '.join(f'{ranks}' for ranks in RANKS)} |")
     print(f"|---|---|{'---|' * len(RANKS)}")
     for layers, hidden in SIZES:
-        command = [sys.executable, "-m", "tests.benchmarks.clusters", "--measure", str(layers), str(hidden)]
-        command += ["--streams", str(options.streams), "--seconds", str(options.seconds)]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
-        shard_s, update_s, size = json.loads(done.stdout)
+        shard_s, update_s, size = measured(layers, hidden, options.streams, options.seconds)
         alone = predicted_s(shard_s, update_s, size, 1, options.per_host, LINKS[0], options.streams)
         for link in LINKS:
             steps = [

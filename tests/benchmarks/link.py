@@ -1,9 +1,11 @@
 """Two hosts on one machine: network namespaces with a link of 1 Gbit/s between them, and a rank in each.
 
     python -m tests.benchmarks.link [--rate 1gbit] [--delay 0.1ms] [--rounds 3]
+    python -m tests.benchmarks.link --exchange      # of gradients alone, while nothing is computed
 
 Measures the step of two ranks, each as a host of its own, against that of one rank with half the batch, in turn, and prints the
-efficiency beside what `tests.benchmarks.clusters` predicts for the same step. Needs root, Linux, `ip`, `tc`, mpi4py and Open MPI 5.
+efficiency beside what `tests.benchmarks.clusters` predicts for the same step. One rank is measured twice at the same time, because two
+hosts would not share a processor and its memory, as the two ranks do here. Needs root, Linux, `ip`, `tc`, mpi4py and Open MPI 5.
 The delay is added to each direction if the kernel has netem; without it, only the rate is shaped.
 """
 
@@ -17,7 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,8 @@ HOSTS = ("charlstm-a", "charlstm-b")
 NETWORK = "10.99.7"
 SIZES = ((1, 256), (2, 256), (1, 512))
 STREAMS = 16
+EXCHANGES = 15
+"""How many exchanges are measured."""
 
 
 def ip(*words: str, check: bool = True) -> bool:
@@ -75,6 +82,35 @@ def two_hosts(rate: str, delay: str) -> Iterator[list[str]]:
             ip("netns", "del", host, check=False)
 
 
+def exchange() -> None:
+    """Be a rank, and print on the first how long an exchange of gradients takes."""
+    import numpy as np
+
+    from charlstm import launcher
+    from charlstm.nn.threads import split
+    from charlstm.training.mirror import Mirror
+    from charlstm.training.ranks import World
+
+    world = World(launcher.started_as()[1])
+    mirror = Mirror.__new__(Mirror)
+    mirror.world = world
+    for layers, hidden in SIZES:
+        flat, times = np.ones(gradient_bytes(layers, hidden) // 4, np.float32), []
+        mirror.edges = split(flat.size, world.hosts)
+        for _ in range(EXCHANGES):
+            world.wait(world.comm.Ibarrier())
+            began = time.perf_counter()
+            mirror._exchange(flat)
+            times.append(time.perf_counter() - began)
+        if world.rank == 0:
+            print(
+                f"{layers}x{hidden:<5} {1000 * statistics.median(times):7.1f} ms for {flat.nbytes / 1e6:.1f} MB",
+                flush=True,
+            )
+    world.wait(world.comm.Ibarrier())
+    world.liveness.close()
+
+
 def main() -> None:
     """Measure, and print a row for each size."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.link", description=__doc__.split("\n")[0])
@@ -82,17 +118,30 @@ def main() -> None:
     parser.add_argument("--delay", default="0.1ms")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--exchange", action="store_true", help="measure only the exchange of gradients")
+    parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rank:
+        exchange()
+        return
     if mpi.mpirun() is None or os.geteuid():
         sys.exit("this needs root, mpi4py and mpirun")
     link = ("", float(options.rate.removesuffix("gbit")) * 1e9 / 8, float(options.delay.removesuffix("ms")) / 1000)
+    if options.exchange:
+        environment = {**os.environ, **mpi.SETTINGS, "PYTHONPATH": str(mpi.ROOT)}
+        with two_hosts(options.rate, options.delay) as launcher:
+            words = [*launcher, sys.executable, "-m", "tests.benchmarks.link", "--rank"]
+            subprocess.run(words, env=environment, cwd=mpi.ROOT, check=True)
+        return
     print("size     1 rank      2 hosts     speed of 2 hosts (predicted)")
     with two_hosts(options.rate, options.delay) as launcher:
         for layers, hidden in SIZES:
             job: dict[str, Any] = {"layers": layers, "hidden": hidden, "seq": clusters.SEQ, "seconds": options.seconds}
             alone, both = [], []
             for _ in range(options.rounds):
-                alone.append(measured([], job | {"threads": 1, "batch": STREAMS})["s"])
+                with ThreadPoolExecutor(2) as pool:
+                    jobs = [job | {"threads": 1, "batch": STREAMS}] * 2
+                    alone += [result["s"] for result in pool.map(partial(measured, []), jobs)]
                 both.append(measured(launcher, job | {"threads": 1, "batch": 2 * STREAMS})["s"])
             one, two = statistics.median(alone), statistics.median(both)
             size = gradient_bytes(layers, hidden)
