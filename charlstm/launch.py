@@ -14,8 +14,8 @@ from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageEr
 from charlstm.session import Session
 from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, RunOptions, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
+from charlstm.storage.best import whole_best
 from charlstm.storage.lock import Lock
-from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import again, cache, corpus

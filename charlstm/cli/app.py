@@ -16,7 +16,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from charlstm import __version__, blas
-from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
 from charlstm.cli.conversion import quicken
 from charlstm.cli.evaluate import evaluate
@@ -66,6 +65,8 @@ class _Command(TyperCommand):
     """A command whose help is formatted by `help`, and which converts plain values itself."""
 
     def get_help(self, ctx: Any) -> str:
+        from charlstm.cli import help as helptext
+
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
@@ -82,6 +83,8 @@ class _Program(TyperGroup):
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
     def get_help(self, ctx: Any) -> str:
+        from charlstm.cli import help as helptext
+
         commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
         return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
 

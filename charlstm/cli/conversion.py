@@ -20,7 +20,8 @@ BOOL = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": F
 def quicken(params: Iterable[Any]) -> None:
     """Let parameters convert plain values directly; if a version of Typer is built differently, they stay as they are."""
     for param in params:
-        build, descriptor = getattr(param, "get_runtime_param", None), getattr(param, "type_descriptor", None)
+        build: Any = getattr(param, "get_runtime_param", None)
+        descriptor: Any = getattr(param, "type_descriptor", None)
         if build is not None and hasattr(descriptor, "annotation") and hasattr(descriptor, "parameter_info"):
             converter = Converter(descriptor.annotation, descriptor.parameter_info, build)
             param.get_runtime_param = lambda converter=converter: converter
@@ -79,9 +80,8 @@ def _path(value: str | Path, info: Any) -> Path:
     """Convert a path that must at most be readable if it exists."""
     if info.exists or info.writable or info.resolve_path or info.allow_dash or info.path_type is not None:
         raise ValueError
-    if not (info.file_okay and info.dir_okay) or (
-        info.readable and os.path.exists(value) and not os.access(value, os.R_OK)
-    ):
+    unreadable = os.access(value, os.F_OK) and not os.access(value, os.R_OK)
+    if (info.readable and unreadable) or not (info.file_okay and info.dir_okay):
         raise ValueError
     os.fspath(value).encode()
     return Path(value)

@@ -13,7 +13,8 @@ from charlstm.storage.runs import SUFFIX, find_run
 from charlstm.text.corpus import Corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import BASE, bundled_path
-from charlstm.training.state import Pretrained, PretrainedInfo
+from charlstm.training.history import PretrainedInfo
+from charlstm.training.state import Pretrained
 
 LARGEST_TEXT = 600_000
 """Maximum length of a text that the base is used for; a larger model, trained on the text alone, learns a longer one better."""
