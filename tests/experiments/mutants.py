@@ -86,8 +86,8 @@ FAULTS = (
     fault("Muon without lookahead", "nn/optim.py", "optim", "g += MUON_MOMENTUM * m", "g += 0 * m"),
     fault("SGD reports twice its update norm", "nn/optim.py", "optim", "return lr * norm(grads)", "return 2 * lr * norm(grads)"),
     fault("RMSProp reports the norm of its gradient", "nn/optim.py", "optim", "squares += _square(change)", "squares += _square(g)"),
-    fault("top-k off by one", "nn/decoding.py", "choose", "ranked[top_k:] = -np.inf", "ranked[top_k + 1 :] = -np.inf"),
-    fault("top-p keeps one too many among equals", "nn/decoding.py", "choose", "ranked[before >= top_p]", "ranked[before > top_p]"),
+    fault("top-k off by one", "nn/decoding.py", "choose", "[: top_k or V]", "[: top_k + 1 if top_k else V]"),
+    fault("top-p keeps one too many among equals", "nn/decoding.py", "choose", "up_to - ranked < top_p", "up_to - ranked <= top_p"),
     fault("sampling without the output bias", "nn/stepper.py", "model", "np.add(self.logits, self.top_bias,", "np.add(self.logits, 0,"),
     # -- text
     fault("streams not reset at the start of an epoch", "text/batches.py", "batches", "np.full(self.N, cursor.window == 0)", "np.full(self.N, False)"),
