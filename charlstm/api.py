@@ -1,7 +1,8 @@
 """The Python API: load a model, sample, evaluate and train.
 
 The command line uses nothing but this API, and `docs/api.md` is its guide. The names of settings are those of
-`charlstm.settings`, and the errors are those of `charlstm.errors`.
+`charlstm.settings`, and the errors are those of `charlstm.errors`. Functions import what
+only they need, because `sample` starts faster without it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,8 @@ import numpy as np
 
 from charlstm import blas
 from charlstm.errors import UsageError
-from charlstm.inference import novelty, sampling, scoring
-from charlstm.inference.novelty import Passages, TrainingText
-from charlstm.inference.scoring import ScoredText
-from charlstm.nn.config import ModelConfig, Range
+from charlstm.inference import sampling
+from charlstm.nn.config import ModelConfig
 from charlstm.settings import (
     AUTO,
     RUNS,
@@ -33,21 +31,22 @@ from charlstm.settings import (
     TrainConfig,
     TrainRequest,
     Unknown,
-    require,
+    check_seed,
     sort_settings,
 )
-from charlstm.storage import manage, runs
+from charlstm.storage import best, runs
 from charlstm.storage.checkpoint import Checkpoint
-from charlstm.text import cache as cache_files
-from charlstm.text import corpus
-from charlstm.text.corpus import Corpus, TextInfo
 from charlstm.text.sources import expand, find
 from charlstm.text.vocabulary import describe_some
 from charlstm.training.control import Stop
-from charlstm.training.state import HistoryRow
 
 if TYPE_CHECKING:
     from charlstm.events import Event
+    from charlstm.inference.novelty import Passages, TrainingText
+    from charlstm.inference.scoring import ScoredText
+    from charlstm.text.corpus import Corpus
+    from charlstm.text.identity import TextInfo
+    from charlstm.training.history import HistoryRow
 
 
 def load(run: str | Path | None = None, checkpoints: str | Path = RUNS, cache: str | Path = AUTO) -> Model:
@@ -62,7 +61,7 @@ def load(run: str | Path | None = None, checkpoints: str | Path = RUNS, cache: s
         UsageError: the run does not exist.
         CheckpointError: its file can't be used.
     """
-    return Model(manage.load_best(None if run is None else str(run), expand(checkpoints)), cache)
+    return Model(best.load_best(None if run is None else str(run), expand(checkpoints)), cache)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +70,7 @@ class Model:
 
     file: Checkpoint
     cache: str | Path = AUTO  # where its training text may be
+    _passages: dict[int, Passages] = field(init=False, default_factory=dict)  # by length, as far as they were needed
 
     def __repr__(self) -> str:
         return f"<charlstm model {self.name!r}: {self.config}>"
@@ -168,6 +168,8 @@ class Model:
             limit: the number of characters of the text to use; 0: all.
             adapt: learn from each part of the text after predicting it (dynamic evaluation); this model is not changed.
         """
+        from charlstm.inference import scoring
+
         return scoring.score(self.file.char_model, text, prompt, context, unknown, self.name, limit, adapt)
 
     def export(self, path: str | Path, *, bits: int = 16, force: bool = False) -> None:
@@ -177,23 +179,25 @@ class Model:
             UsageError: the format is unknown, the file exists and `force` is not set, or a package is missing.
             SaveError: the file can't be written.
         """
-        from charlstm.export import files  # `sample` starts faster without it
+        from charlstm.export import files
 
         files.write(self.file, self.name, Path(path), bits, force)
 
     def held_out_text(self) -> Corpus:
         """Load the text that was held out in training; raise CorpusError if there is none, or it is missing or has changed."""
+        from charlstm.inference import scoring
+
         return scoring.read_held_out(self.text, self.settings.val_fraction, self.name, self.cache)
 
     def training_text(self, setting: str = "novelty") -> TrainingText:
         """Load the training text, to measure how much a sample copies; raise CorpusError if it is missing or has changed."""
+        from charlstm.inference import novelty
+
         return novelty.read_training_text(self.text, self.settings.val_fraction, self.name, setting, self.cache)
 
-    @cached_property
-    def _passages(self) -> dict[int, Passages]:
-        return {}  # by their length, as far as they were needed
-
     def _copies(self, chars: int) -> Passages:
+        from charlstm.inference.novelty import Passages
+
         if chars not in self._passages:
             self._passages[chars] = Passages(self.training_text("no_copy"), chars)
         return self._passages[chars]
@@ -202,11 +206,6 @@ class Model:
 def draw_seed() -> int:
     """Draw a random seed that is short enough to type."""
     return secrets.randbelow(2**31)
-
-
-def check_seed(seed: int) -> None:
-    """Raise a UsageError if a seed is negative."""
-    require("seed", seed, Range(0))
 
 
 def describe(run: str | Path | None = None, checkpoints: str | Path = RUNS) -> dict[str, Any]:
@@ -239,6 +238,9 @@ def read_text(
     Raises:
         CorpusError: a text can't be found, read or decoded.
     """
+    from charlstm.text import cache as cache_files
+    from charlstm.text import corpus
+
     return corpus.read(find(_words(corpora)), TextOptions(**reading), cache_files.folder_of(cache), on_read)
 
 
@@ -321,7 +323,7 @@ def resume(
 
 def begin(request: TrainRequest | ResumeRequest, stop: Stop | None = None) -> Generator[Event, None, None]:
     """Do what a request asks for; return an iterator of events and raise errors, as `train` does."""
-    from charlstm import launch  # `sample` starts faster without it
+    from charlstm import launch
 
     stop = stop or Stop()
     session = launch.start(request, stop) if isinstance(request, TrainRequest) else launch.resume(request, stop)

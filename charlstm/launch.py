@@ -14,8 +14,8 @@ from charlstm.errors import CharlstmError, CheckpointError, CorpusError, UsageEr
 from charlstm.session import Session
 from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, RunOptions, TextOptions, TrainConfig, TrainRequest
 from charlstm.storage import checkpoint, pretrained
+from charlstm.storage.best import whole_best
 from charlstm.storage.lock import Lock
-from charlstm.storage.manage import whole_best
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import again, cache, corpus
@@ -204,7 +204,12 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     if name == AUTO:
         base, why = pretrained.for_text(text, train_ids)
         if base is not None and outgrown(
-            base.model.config, len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores
+            base.model.config,
+            len(train_ids),
+            len(text.vocabulary),
+            request.budget,
+            dict(overrides),
+            request.options.cores,
         ):
             return (
                 None,

@@ -72,6 +72,11 @@ def require(name: str, value: Any, limit: Range | tuple[str, ...]) -> None:
     raise UsageError(f"`{name}` {shown} is unknown" + (f" ({choices}): {near}" if near else f": use one of {choices}"))
 
 
+def check_seed(seed: int) -> None:
+    """Raise a UsageError if a seed is negative."""
+    require("seed", seed, Range(0))
+
+
 @dataclass(frozen=True)
 class TrainConfig(ModelSize):
     """The settings that define a run. They are saved with it, and `resume` does not change them."""

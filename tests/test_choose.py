@@ -70,6 +70,31 @@ def test_columns_are_treated_each_for_itself() -> None:
     assert decoding.sample(logits, np.zeros((2, 2)), Decoding(top_k=1, top_p=0.5)).tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "filters", [{"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.1}, {"top_k": 9, "top_p": 0.9, "min_p": 0.01}], ids=str
+)
+def test_a_text_gets_the_same_characters_alone_and_among_others(filters: dict[str, float]) -> None:
+    rng, how = np.random.default_rng(2), Decoding(0.8, line_end=0, ends=(1, 2), **filters)  # type: ignore[arg-type]
+    logits = np.round(rng.normal(scale=2, size=(100, 20, 7)), 1).astype(np.float32)  # some are equal
+    noise = rng.gumbel(size=logits.shape)
+
+    def ids(columns: slice) -> list[list[int]]:
+        lines = LineAccount(LineHazard(range(2, 67)), len(range(7)[columns]))
+        pairs = zip(logits[:, :, columns], noise[:, :, columns], strict=True)
+        return [decoding.sample(z, gumbel, how, lines).tolist() for z, gumbel in pairs]
+
+    together = ids(slice(7))
+    for k in range(7):
+        assert [[row[k]] for row in together] == ids(slice(k, k + 1))
+
+
+def test_the_first_ones_of_equals_are_kept_in_one_dimension_and_in_two() -> None:
+    for weights in (np.array([1.0, 2, 1, 1]), np.array([[1.0, 4], [2, 3], [1, 2], [1, 1]])):
+        decoding.filter_weights(weights, 2, 1.0)
+        assert (weights.T if weights.ndim == 2 else weights[None])[0].tolist() == [1, 2, 0, 0]
+        assert weights.ndim == 1 or weights[:, 1].tolist() == [4, 3, 0, 0]
+
+
 def test_min_p_is_relative_to_the_likeliest() -> None:
     logits = np.log([0.6, 0.3, 0.06, 0.04]).tolist()
     assert (shares(logits, min_p=0.08) > 0).tolist() == [True, True, True, False]
@@ -168,6 +193,13 @@ def test_empty_lines_owe_nothing_to_the_line_that_follows() -> None:
     for _ in range(80):
         account.advance(np.array([-20.0]), np.array([False]))
     assert account.boost()[0] == pytest.approx(decoding.GAIN * np.log(2), rel=0.1), "half of the paragraphs end before"
+
+
+def test_a_hazard_that_is_looked_up_is_the_one_that_is_computed() -> None:
+    for longest in (70, decoding.TABLE + 100):
+        hazard = LineHazard([longest - 64 + k for k in range(65)])
+        lengths = np.array([0, 1, longest - 3, longest - 1, longest, 3 * longest])
+        np.testing.assert_array_equal(hazard(lengths), np.concatenate([hazard(np.array([k])) for k in lengths]))
 
 
 def test_a_prompt_is_no_missed_chance() -> None:

@@ -24,7 +24,7 @@ from charlstm.storage import archive, atomic, checkpoint, describe
 from charlstm.storage.lock import Lock, trainer_of
 from charlstm.storage.runs import RunFiles
 from charlstm.training.control import Stop
-from charlstm.training.state import MOST_ROWS, HistoryRow, thinned
+from charlstm.training.history import MOST_ROWS, HistoryRow, thinned
 from tests.conftest import SMALL, Result, slow, spawn, sweep
 from tests.experiments import fields, special
 

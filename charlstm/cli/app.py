@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from charlstm import __version__, blas
-from charlstm.cli import help as helptext
 from charlstm.cli import hints, signals
+from charlstm.cli.conversion import quicken
 from charlstm.cli.evaluate import evaluate
 from charlstm.cli.export import export
 from charlstm.cli.options import (
@@ -62,14 +62,17 @@ ORDER = ("train", "sample", "resume", "info", "eval", "export", "runs")
 
 
 class _Command(TyperCommand):
-    """A command whose help is formatted by `help`."""
+    """A command whose help is formatted by `help`, and which converts plain values itself."""
 
     def get_help(self, ctx: Any) -> str:
+        from charlstm.cli import help as helptext
+
         return helptext.of_command(ctx.command_path, self.help or "", self.get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         if not ctx.resilient_parsing and (message := hints.single_dash(args, self, ctx)):
             raise UsageError(message)
+        quicken(self.get_params(ctx))
         return super().parse_args(ctx, args)
 
 
@@ -80,8 +83,14 @@ class _Program(TyperGroup):
         return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
     def get_help(self, ctx: Any) -> str:
+        from charlstm.cli import help as helptext
+
         commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
         return helptext.of_program(ctx.command_path, self.help or "", commands, self.get_params(ctx), ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        quicken(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] == "help" and not ctx.resilient_parsing:  # as git and cargo have it

@@ -17,7 +17,7 @@ from charlstm.cli import hints, signals
 from charlstm.cli.sample import can_show
 from charlstm.display.formatting import inline, may_embolden, visible
 from charlstm.errors import CharlstmError, UsageError
-from charlstm.settings import SampleConfig
+from charlstm.settings import SampleConfig, check_seed
 
 HELP = """\
 Type the start of a text, and the model continues it; an empty line is an empty prompt.
@@ -54,7 +54,7 @@ def converse(run: str | None, folder: Path, cache: str, settings: SampleConfig, 
     if seed is None:
         seed = api.draw_seed()
         _tell(f"seed {seed}")
-    api.check_seed(seed)
+    check_seed(seed)
     conversation = Conversation(model, settings, seed, can_show(sys.stdout))
     if sys.stdin.isatty():
         _tell(f"{model.name}: type the start of a text; /help lists the commands, Ctrl-D exits")
@@ -153,7 +153,7 @@ class Conversation:
                 (text,) = values
                 now = type(now)(text)
                 if word == "seed":
-                    api.check_seed(now)
+                    check_seed(now)
                     self.seed = now
                 else:
                     self.settings = SampleConfig(**vars(self.settings) | {NUMBERS[word]: now})

@@ -1,4 +1,4 @@
-"""The output of `sample` and `eval`."""
+"""The output of `sample` and `eval`. Functions import what few samples need, so that all others start faster."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from charlstm import api
 from charlstm.display.formatting import inline, visible
-from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
-from charlstm.inference import novelty
 from charlstm.settings import AUTO, SampleConfig
-from charlstm.storage import atomic
 from charlstm.storage.runs import skipped
 from charlstm.text.lines import circle_chars
-from charlstm.text.prompt import read_prompt
+
+if TYPE_CHECKING:
+    from charlstm.inference.novelty import Copied, TrainingText
 
 BATCH, BATCH_CHARS = 256, 2_000_000
 """Maximum number of texts generated together, and of their characters: those not written yet are in memory."""
@@ -95,10 +94,16 @@ def _with_prompt(settings: SampleConfig, prompt_file: Path | None) -> SampleConf
     if prompt_file is not None and settings.prompt:
         raise UsageError("--prompt and --prompt-file can't be combined: give only one of them")
     source = settings.prompt if prompt_file is None else str(prompt_file)
-    return replace(settings, prompt=read_prompt(source)) if prompt_file is not None or source == "-" else settings
+    if prompt_file is None and source != "-":
+        return settings
+    from charlstm.text.prompt import read_prompt
+
+    return replace(settings, prompt=read_prompt(source))
 
 
 def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
+    from charlstm.storage import atomic
+
     def write_file(file: BinaryIO) -> None:
         out = io.TextIOWrapper(file, "utf-8", newline="")
         write(out)
@@ -115,14 +120,14 @@ class _Batch:
         model: api.Model,
         settings: SampleConfig,
         seeds: Sequence[int],
-        training_text: novelty.TrainingText | None,
+        training_text: TrainingText | None,
         *,
         labelled: bool,
     ) -> None:
         self.model, self.settings, self.seeds = model, settings, seeds
         self.prompt = model.strip_unknown(settings.prompt, settings.unknown)
         self.training_text, self.labelled = training_text, labelled
-        self.copied: list[novelty.Copied] = []  # of each text, once all are read, if there is a training text
+        self.copied: list[Copied] = []  # of each text, once all are read, if there is a training text
         self.steps: Iterator[list[str]] | None = None
         self.circle = 0  # characters that a text at temperature 0 repeats at its end
 
@@ -209,6 +214,8 @@ def _write_texts(batches: Sequence[_Batch], separator: str | None, out: TextIO) 
 
 
 def _write_json(model: api.Model, batch: _Batch, out: TextIO) -> None:
+    from charlstm.display.jsonl import dump
+
     written = ["".join(text) for text in batch.texts()]
     for number, (seed, text) in enumerate(zip(batch.seeds, written, strict=True)):
         try:
@@ -228,9 +235,11 @@ def _write_json(model: api.Model, batch: _Batch, out: TextIO) -> None:
         print(dump(facts), file=out, flush=True)
 
 
-def _novelty_facts(copied: novelty.Copied) -> dict[str, Any]:
+def _novelty_facts(copied: Copied) -> dict[str, Any]:
+    from charlstm.inference.novelty import PIECE
+
     return {
-        "piece_chars": novelty.PIECE,
+        "piece_chars": PIECE,
         "pieces": copied.pieces,
         "copied_pieces": copied.copied,
         "copied_share": copied.share,
@@ -238,12 +247,14 @@ def _novelty_facts(copied: novelty.Copied) -> dict[str, Any]:
     }
 
 
-def _novelty_words(copied: novelty.Copied) -> str:
+def _novelty_words(copied: Copied) -> str:
+    from charlstm.inference.novelty import PIECE
+
     if copied.share is None:
-        return f"unknown, because the sample is shorter than {novelty.PIECE} characters"
+        return f"unknown, because the sample is shorter than {PIECE} characters"
     if copied.copied == 0:
-        return f"none of its {novelty.PIECE}-character substrings occurs in the training text"
+        return f"none of its {PIECE}-character substrings occurs in the training text"
     return (
-        f"{copied.share:.1%} of its {novelty.PIECE}-character substrings occur in the training text; "
+        f"{copied.share:.1%} of its {PIECE}-character substrings occur in the training text; "
         f"the longest copied passage has {copied.longest_chars:,} characters"
     ).replace("%", " %", 1)

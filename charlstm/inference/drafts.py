@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from charlstm.errors import CharlstmError
-from charlstm.inference.novelty import Passages
 from charlstm.settings import SampleConfig
 from charlstm.text.lines import sentence_ends
+
+if TYPE_CHECKING:
+    from charlstm.inference.novelty import Passages
 
 S = TypeVar("S")
 """The state of a stream of text, as its owner saves it."""

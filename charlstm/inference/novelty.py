@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlstm.text import again
-from charlstm.text.corpus import TextInfo
+from charlstm.text.identity import TextInfo
 from charlstm.text.ids import MappedIds, TextIds, stored
 from charlstm.text.vocabulary import Vocabulary
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from charlstm.errors import CharlstmError, PromptError, UsageError
 from charlstm.inference import drafts
 from charlstm.inference.drafts import Draft, Ending
-from charlstm.inference.novelty import Passages
 from charlstm.nn import decoding
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
@@ -21,6 +21,9 @@ from charlstm.processes import run_in_processes
 from charlstm.settings import SampleConfig
 from charlstm.text.lines import STOPS, WIDE_STOPS
 from charlstm.text.vocabulary import Vocabulary, describe_some
+
+if TYPE_CHECKING:
+    from charlstm.inference.novelty import Passages
 
 SMALLEST = np.float32(1e-30)
 """Replaces a uniform random number of 0, which has no logarithm."""

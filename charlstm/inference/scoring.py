@@ -21,7 +21,8 @@ from charlstm.nn.threads import split
 from charlstm.processes import run_in_processes
 from charlstm.settings import AUTO, Unknown, require
 from charlstm.text import again
-from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.corpus import Corpus
+from charlstm.text.identity import TextInfo
 from charlstm.text.ids import TextIds
 from charlstm.text.vocabulary import describe_some
 

@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -60,12 +62,17 @@ class Decoding:
     line_end: int | None = None  # id of the line end
     ends: tuple[int, ...] = ()  # ids of the characters that end a sentence
 
-    @property
+    @cached_property
+    def sentence_ends(self) -> Ids:
+        """The ids in `ends`, as NumPy needs them."""
+        return np.array(self.ends, np.intp)
+
+    @cached_property
     def truncates(self) -> bool:
         """Whether some ids may be excluded."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether the distribution is the model's."""
         return self.temperature == 1 and not self.truncates
@@ -83,74 +90,94 @@ def sample(logits: Array, noise: Array, how: Decoding, lines: LineAccount | None
     Returns:
         (N,) ids.
     """
+    N = logits.shape[1]
     if how.temperature == 0:
         greedy: Ids = logits.argmax(axis=0)
         return greedy
+    if N == 1:
+        logits, noise = logits[:, 0], noise[:, 0]  # NumPy is faster with one dimension
     if how.exact:
         scores = logits.astype(np.float64) + noise
     else:
-        scores, log_odds = log_scores(logits, how, None if lines is None else lines.boost())
+        boost = None if lines is None else lines.boost().reshape(logits.shape[1:])
+        scores, log_odds = log_scores(logits, how, boost)
         scores += noise
-    ids: Ids = scores.argmax(axis=0)
+    ids: Ids = scores.argmax(axis=0).reshape(N)
     if lines is not None and not how.exact:
-        lines.advance(log_odds, ids == how.line_end)
+        lines.advance(log_odds.reshape(N), ids == how.line_end)
     return ids
 
 
 def log_scores(logits: Array, how: Decoding, boost: Array | None = None) -> tuple[Array, Array]:
-    """Apply the formulas above; return s, (V, N), whose softmax is the distribution, and the log odds of a line end, (N,).
+    """Apply the formulas above; return s, whose softmax is the distribution, and the log odds of a line end.
 
-    The log odds are -inf without a line end.
+    The weights are exp(s), without the line end and divided by the largest exp(z) of the others; s is shifted accordingly. It is
+    -inf for excluded ids, and where a weight is too small for a float. The log odds are -inf without a line end.
+
+    Args:
+        logits: (V, N), or (V,) of a single text.
+        how: temperature and truncation.
+        boost: (N,) or (), added to the log odds of a line end.
+
+    Returns:
+        (V, N) and (N,), or (V,) and ().
     """
     z = logits.astype(np.float64)
-    kept = [*how.ends] if how.line_end is None else [*how.ends, how.line_end]
-    scores = z / max(how.temperature, COLDEST)
-    if len(kept) < len(z):
-        scores[kept] = -np.inf
-        others = z.copy()
-        others[kept] = -np.inf
-        scores -= _log_sum(scores)  # first, because at the coldest temperature it is too large to add anything to
-        scores += _log_sum(others)
-        scores[kept] = z[kept]
+    end = how.line_end if len(z) > 1 else None
+    if end is not None:
+        z_end = z[end].copy()
+        z[end] = -np.inf
+    top = np.maximum.reduce(z)
+    weights = np.exp(z - top)
+    if end is None:
+        log_odds = np.full(np.shape(top), -np.inf)
     else:
-        scores = z.copy()
-    if how.line_end is None or len(z) == 1:
-        if how.truncates:
-            filter_logits(scores, how.top_k, how.top_p, how.min_p)
-        return scores, np.full(z.shape[1], -np.inf)
-    scores[how.line_end] = -np.inf
-    log_odds = z[how.line_end] - _log_sum(scores)
-    if boost is not None:
-        log_odds += boost
+        log_odds = z_end - top - np.log(np.add.reduce(weights))
+        if boost is not None:
+            log_odds += boost
+    if how.temperature != 1 and len(how.ends) + (end is not None) < len(z):
+        ends = how.sentence_ends
+        kept = weights[ends]
+        weights[ends], z[ends] = 0, -np.inf
+        sharpened = np.exp((z - np.maximum.reduce(z)) / max(how.temperature, COLDEST))
+        sharpened *= np.add.reduce(weights) / np.add.reduce(sharpened)
+        weights = sharpened
+        weights[ends] = kept
     if how.truncates:
-        filter_logits(scores, how.top_k, how.top_p, how.min_p)
-    scores[how.line_end] = log_odds + _log_sum(scores)
+        filter_weights(weights, how.top_k, how.top_p, how.min_p)
+    with np.errstate(divide="ignore"):
+        scores = np.log(weights)
+    if end is not None:
+        scores[end] = log_odds + np.log(np.add.reduce(weights))
     return scores, log_odds
 
 
-def _log_sum(scores: Array) -> Array:
-    """Return the logarithm of the sum of exp(scores) over each column, (N,)."""
-    top = scores.max(axis=0)
-    total: Array = top + np.log(np.exp(np.maximum(scores - top, -700.0)).sum(axis=0))  # exp(-700) does not underflow
-    return total
-
-
-def filter_logits(scores: Array, top_k: int, top_p: float, min_p: float = 0.0) -> None:
-    """Apply top-k, top-p and min-p, in this order, to scores (V, N): set all others to -inf, **in place**."""
-    if 0 < top_k < len(scores) or top_p < 1:
-        order = np.argsort(-scores, axis=0, kind="stable")
-        ranked = np.take_along_axis(scores, order, axis=0)
-        if 0 < top_k < len(ranked):
-            ranked[top_k:] = -np.inf
-        if top_p < 1:
-            p = np.exp(np.maximum(ranked - ranked[0], -700.0)) * np.isfinite(ranked)
-            p /= p.sum(axis=0)
-            before = np.cumsum(p, axis=0) - p
-            before[0] = 0
-            ranked[before >= top_p] = -np.inf
-        np.put_along_axis(scores, order, ranked, axis=0)
+def filter_weights(weights: Array, top_k: int, top_p: float, min_p: float = 0.0) -> None:
+    """Apply top-k, top-p and min-p, in this order, to weights (V, N) or (V,): set all others to 0, **in place**."""
+    V = len(weights)
+    if 0 < top_k < V or top_p < 1:
+        ranked = np.sort(weights, axis=0)[::-1][: top_k or V]
+        up_to = np.add.accumulate(ranked)
+        within = up_to - ranked < top_p * up_to[-1] if top_p < 1 else ranked >= 0  # the first one always is
+        count = np.add.reduce(within)
+        smallest = ranked[count - 1] if weights.ndim == 1 else ranked[count - 1, np.arange(weights.shape[1])]
+        kept = weights >= smallest
+        if np.count_nonzero(kept) > np.count_nonzero(within):  # of equals, only the first ones are kept
+            kept = _first(weights, count)
+        weights *= kept
     if min_p > 0:
-        scores[scores < scores.max(axis=0) + np.log(min_p)] = -np.inf
+        weights *= weights >= min_p * np.maximum.reduce(weights)
+
+
+def _first(weights: Array, count: Any) -> Array:
+    """Return a mask of the `count` largest weights of each column, the first ones of equals."""
+    ranks = np.argsort(np.argsort(-weights, axis=0, kind="stable"), axis=0)
+    mask: Array = ranks < count
+    return mask
+
+
+TABLE = 1 << 12
+"""H of the lengths below this is looked up."""
 
 
 class LineHazard:
@@ -166,9 +193,17 @@ class LineHazard:
         knots, first = np.unique(lengths, return_index=True)
         self.knots, self.hazard = knots.astype(np.float64), -np.log(survival[first])
         self.slope = TAIL / lengths[-1]
+        self.table = self._compute(np.arange(min(lengths[-1], TABLE)))
 
-    def __call__(self, chars: Array) -> Array:
+    def __call__(self, chars: Ids) -> Array:
         """Return H of each length."""
+        try:
+            found: Array = self.table[chars]
+        except IndexError:
+            return self._compute(chars)
+        return found
+
+    def _compute(self, chars: Ids) -> Array:
         beyond: Array = np.maximum(chars - self.knots[-1], 0) * self.slope
         beyond += np.interp(chars, self.knots, self.hazard)
         return beyond
@@ -180,7 +215,7 @@ class LineAccount:
     def __init__(self, hazard: LineHazard, N: int, chars: int = 0) -> None:
         """Open the accounts of N lines that begin with this many characters of a prompt."""
         self.hazard = hazard
-        self.chars = np.full(N, float(chars))
+        self.chars = np.full(N, chars)
         self.spent = hazard(self.chars)
 
     def boost(self) -> Array:
@@ -190,7 +225,8 @@ class LineAccount:
 
     def advance(self, log_odds: Array, ended: Array) -> None:
         """Record the log odds of a line end that each line had, and which lines ended."""
-        self.spent += np.where(self.chars > 0, np.logaddexp(0, log_odds), 0)  # -log(1 - p)
+        self.spent += np.logaddexp(0, log_odds) * (self.chars > 0)  # -log(1 - p)
         self.chars += 1
-        self.chars[ended] = 0
-        self.spent[ended] = 0
+        if ended.any():
+            self.chars[ended] = 0
+            self.spent[ended] = 0

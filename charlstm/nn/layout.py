@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from charlstm.nn.types import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 SMALL_PRODUCT = 1_000_000
 """OpenBLAS skips packing its operands if rows * inner * columns is at most this (its AVX-512 kernels for small matrices). Cutting

@@ -35,14 +35,16 @@ gates are stored one after another: (4, T, N, H).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from charlstm.nn.layout import blocks, by_gate, in_blocks, one_half, product_blocks, product_of
 from charlstm.nn.one_hot import sum_by_id
 from charlstm.nn.types import Array, Arrays, Ids
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 FORGET_BIAS = 1.0
 """Initial bias of the forget gate, so that an untrained cell remembers (Jozefowicz et al. 2015)."""

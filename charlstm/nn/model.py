@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from charlstm.nn import lstm
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import softmax_cross_entropy
 from charlstm.nn.types import Array, Arrays, Ids
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 RECURRENT_FROM = 0.25
 """The dropout rate of recurrent weights is the excess of the outputs' rate over this: it helps over many epochs and hurts over few."""

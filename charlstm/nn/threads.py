@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -44,6 +43,8 @@ class ThreadPool:
     threads: int
 
     def __post_init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # slow to import, and `sample` needs none
+
         self.executor = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="charlstm")
 
     def __enter__(self) -> ThreadPool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 """An array of floats (float32 or float64) unless a docstring says otherwise."""
 
-Ids = NDArray[np.integer[Any]]
+Ids = np.ndarray[tuple[Any, ...], np.dtype[np.integer[Any]]]
 """An array of character ids, 0 … V-1."""
 
 Arrays = dict[str, Array]

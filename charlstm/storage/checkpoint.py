@@ -15,21 +15,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from charlstm.errors import CheckpointError, SaveError, UsageError
 from charlstm.inference.sampling import CharModel
-from charlstm.nn import model, optim
+from charlstm.nn import model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
 from charlstm.storage import archive, atomic, schema
-from charlstm.text.corpus import TextInfo
+from charlstm.text.identity import TextInfo
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.schedule import Schedule
-from charlstm.training.state import HistoryRow, PretrainedInfo, TrainState
+
+if TYPE_CHECKING:
+    from charlstm.training.history import HistoryRow, PretrainedInfo
+    from charlstm.training.state import TrainState
 
 FORMAT = 1
 MAX_META_BYTES = 32 << 20
@@ -198,6 +201,9 @@ def load_all(path: Path) -> tuple[Checkpoint, TrainState | None]:
 
 def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) -> TrainState:
     """Build the training state, and check that its members agree with the rest."""
+    from charlstm.nn import optim  # `sample` starts faster without them
+    from charlstm.training.state import TrainState
+
     run, config, shape = meta["run"], base.config, base.char_model.config
     cursor, sums, guard = schema.memory(run, config, base.text, base.step)
     shapes = model.shapes(shape)
@@ -284,12 +290,6 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
     """Build everything but the training state, and check that its members agree."""
     config, shape = schema.sizes(meta)
     schedule, step, best_step, best_val_nats = schema.progress(meta)
-    points = members["vocabulary"]
-    if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
-        raise ValueError(f"its vocabulary has shape {points.shape} but the model has {shape.vocabulary} characters")
-    surrogate = (points >= 0xD800) & (points <= 0xDFFF)
-    if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
-        raise ValueError("its vocabulary is not an ordered set of characters")
     pretrained = meta.get("pretrained")
     weights = "average/" if "average/out.b" in members else "param/"  # models and older runs have one kind
     return Checkpoint(
@@ -306,10 +306,10 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
         char_model=CharModel(
             shape,
             _take(members, weights, model.shapes(shape)),
-            Vocabulary("".join(map(chr, points))),
+            Vocabulary(schema.characters(members["vocabulary"], shape)),
             schema.line_chars(meta.get("line_chars", [])),  # older files have none
         ),
-        pretrained=None if pretrained is None else schema.build(PretrainedInfo, pretrained, "pretrained"),
+        pretrained=None if pretrained is None else schema.pretrained_info(pretrained),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rename and remove runs with all their files, and load the model of a run."""
+"""Rename and remove runs with all their files."""
 
 from __future__ import annotations
 
@@ -7,34 +7,9 @@ import glob
 from collections.abc import Iterator
 from pathlib import Path
 
-from charlstm.errors import CheckpointError, LockedError, SaveError, UsageError
-from charlstm.storage import checkpoint
+from charlstm.errors import LockedError, SaveError, UsageError
 from charlstm.storage.lock import Lock, trainer_of
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run
-
-
-def load_best(run: str | None, folder: Path) -> checkpoint.Checkpoint:
-    """Load the best model of a run, given by name or path; None means the newest run.
-
-    Raises:
-        UsageError: the run, or the folder, does not exist.
-        CheckpointError: its file can't be used; the message says if another file of the run can.
-    """
-    check_folder(folder)
-    path = find_run(run, folder, best=True)
-    try:
-        return checkpoint.load(path)
-    except CheckpointError as error:
-        latest = RunFiles.of(path).latest
-        if latest == path or not _is_whole(latest):
-            raise
-        raise CheckpointError(f"{error}; {latest} is whole: give that path instead of the name") from error
-
-
-def whole_best(path: Path) -> Path | None:
-    """Return the file with the best model of the run in `path`, if it is another one and can be used."""
-    best = RunFiles.of(path).best
-    return best if path != best and _is_whole(best) else None
 
 
 def remove_run(name: str, folder: Path) -> list[Path]:
@@ -109,11 +84,3 @@ def _checkpoints(name: str, folder: Path) -> list[Path]:
         return []
     files = RunFiles.named(name, folder)
     return [path for path in (files.best, files.latest) if path.is_file()]
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        checkpoint.read_header(path)
-    except CheckpointError:
-        return False
-    return True

@@ -13,7 +13,8 @@ from charlstm.storage.runs import SUFFIX, find_run
 from charlstm.text.corpus import Corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import BASE, bundled_path
-from charlstm.training.state import Pretrained, PretrainedInfo
+from charlstm.training.history import PretrainedInfo
+from charlstm.training.state import Pretrained
 
 JUDGED_CHARS = 8192
 """How many characters, from the start of the training text, the base is judged by."""

@@ -12,18 +12,32 @@ import itertools
 import re
 import sys
 import types
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 
 from charlstm.nn.config import COUNT, METRIC, ModelConfig, Range
 from charlstm.nn.threads import shards_for
+from charlstm.nn.types import Array
 from charlstm.settings import TextOptions, TrainConfig
-from charlstm.text.batches import Cursor, reset_every
-from charlstm.text.corpus import TextInfo, train_chars
-from charlstm.training.guard import RECENT, GuardRecord
+from charlstm.text.identity import TextInfo, train_chars
 from charlstm.training.schedule import Schedule
-from charlstm.training.state import HistoryRow, MetricSums
+
+if TYPE_CHECKING:
+    from charlstm.text.batches import Cursor
+    from charlstm.training.guard import GuardRecord
+    from charlstm.training.history import HistoryRow, MetricSums, PretrainedInfo
 
 T = TypeVar("T")
 READING = {
@@ -105,6 +119,8 @@ def progress(meta: dict[str, Any]) -> tuple[Schedule, int, int | None, float | N
 
 def history(rows: Any, step: int) -> list[HistoryRow]:
     """Return the history up to a step, checked to be in order."""
+    from charlstm.training.history import HistoryRow  # `sample` starts faster without it
+
     found = [build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], rows, "history")]
     steps = [row.step for row in found]
     if any(a >= b for a, b in itertools.pairwise([*steps, step + 1])):
@@ -112,8 +128,19 @@ def history(rows: Any, step: int) -> list[HistoryRow]:
     return found
 
 
+def pretrained_info(stored: Any) -> PretrainedInfo:
+    """Return what a run started from."""
+    from charlstm.training.history import PretrainedInfo
+
+    return build(PretrainedInfo, stored, "pretrained")
+
+
 def memory(run: Any, config: TrainConfig, text: TextInfo, step: int) -> tuple[Cursor, MetricSums, GuardRecord]:
     """Return the position in the text, the running sums and the guard's record of a run, checked against the rest of it."""
+    from charlstm.text.batches import Cursor, reset_every  # `sample` starts faster without them
+    from charlstm.training.guard import RECENT, GuardRecord
+    from charlstm.training.history import MetricSums
+
     if not isinstance(run, dict):
         raise ValueError("its run is not a JSON object")
     cursor = build(Cursor, run["cursor"], "cursor")
@@ -150,6 +177,16 @@ def generator(state: Any) -> np.random.Generator:
     bits = np.random.PCG64()
     bits.state = state
     return np.random.Generator(bits)
+
+
+def characters(points: Array, shape: ModelConfig) -> str:
+    """Return the characters of a vocabulary, which must be as many as the model has, and ascend."""
+    if points.dtype != np.uint32 or points.shape != (shape.vocabulary,):
+        raise ValueError(f"its vocabulary has shape {points.shape} but the model has {shape.vocabulary} characters")
+    surrogate = (points >= 0xD800) & (points <= 0xDFFF)
+    if (np.diff(points.astype(np.int64)) <= 0).any() or points[-1] > 0x10FFFF or surrogate.any():
+        raise ValueError("its vocabulary is not an ordered set of characters")
+    return "".join(map(chr, points))
 
 
 def line_chars(stored: Any) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ from charlstm.errors import CorpusError, UsageError
 from charlstm.settings import TextOptions, Unknown
 from charlstm.text import corpus
 from charlstm.text.cache import folder_of
-from charlstm.text.corpus import Corpus, TextInfo
+from charlstm.text.corpus import Corpus
+from charlstm.text.identity import TextInfo
 from charlstm.text.sources import STDIN, find, find_again
 from charlstm.text.vocabulary import Vocabulary, describe_some
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from charlstm.errors import CorpusError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BLOCK_CHARS = 1 << 18
 """Characters per block in a pass over a whole text."""

@@ -22,7 +22,8 @@ from charlstm.text.batches import Batches, Window, reset_every
 from charlstm.text.ids import TextIds
 from charlstm.training import guard
 from charlstm.training.engine import Engine, open_engine
-from charlstm.training.state import HistoryRow, TrainState, thinned
+from charlstm.training.history import HistoryRow, thinned
+from charlstm.training.state import TrainState
 
 EARLY_STOP_SHARE, EARLY_STOP_EVALUATIONS, EARLY_STOP_NATS = 0.25, 5, 0.01
 """Early stopping: no new best held-out loss for this fraction of the schedule and this many evaluations, the latest of
