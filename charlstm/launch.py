@@ -203,18 +203,9 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
         return None, ""
     if name == AUTO:
         base, why = pretrained.for_text(text, train_ids)
-        if base is not None and outgrown(
-            base.model.config,
-            len(train_ids),
-            len(text.vocabulary),
-            request.budget,
-            dict(overrides),
-            request.options.cores,
-        ):
-            return (
-                None,
-                "starts from random weights, because text and budget are enough for a larger model than the base",
-            )
+        sizes, cores = (len(train_ids), len(text.vocabulary)), request.options.cores
+        if base is not None and outgrown(base.model.config, *sizes, request.budget, dict(overrides), cores):
+            return None, "starts from random weights: text and budget are enough for a larger model than the base"
         return base, why
     weights = pretrained.from_run(name, request.folder)
     for key in ("hidden", "layers"):
