@@ -37,7 +37,7 @@ class Record:
     evaluate: str  # the words after `charlstm eval RUN`; the protocol's
     protocol: str
     nats: float | None  # None: not measured here
-    how: str = ""  # "median of 3 seeds", if it is not one run
+    how: str = ""  # "3 seeds", whose median it is, if it is not one run
     ngram: str = ""  # loss of the best n-gram
     unigram: str = ""
     uniform: str = ""
@@ -60,12 +60,12 @@ class Record:
 SHAKESPEARE, TRAIN = "Tiny Shakespeare", "tinyshakespeare.txt --minutes"
 WAR_AND_PEACE = "wp-train.txt --val-file wp-valid.txt --unknown skip --minutes"
 PENN = "ptb-train.txt --val-file ptb-valid.txt --minutes"
-THREE, SCRATCH = "median of 3 seeds", "--init-from none"
+THREE, SCRATCH = "3 seeds", "--init-from none"
 RECORDS = (
-    Record("shakespeare-0.67", f"{SHAKESPEARE}, 1.1 M characters", "0.67", f"{TRAIN} 0.67", "", "tail", 1.424, THREE, "1.558", "3.35", "4.17", "1.5", "the base, `--dropout 0`"),
-    Record("shakespeare-0.67-none", f"{SHAKESPEARE}, from random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.469, THREE, "1.558", "", "", "2.9", "`--hidden 256 --dropout 0`"),
-    Record("shakespeare-5-none", f"{SHAKESPEARE}, from random weights", "5", f"{TRAIN} 5 {SCRATCH}", "", "tail", 1.432, THREE, "1.558", "", "", "6.9 to 7.5", "`--layers 2 --hidden 256 --dropout 0.15`"),
-    Record("shakespeare-5-windows", f"{SHAKESPEARE}, from random weights", "5", f"{TRAIN} 5 {SCRATCH}", "--context 256", "windowed-256", 1.450, THREE, published=NANOGPT),
+    Record("shakespeare-0.67", f"{SHAKESPEARE}, 1.1 M characters", "0.67", f"{TRAIN} 0.67", "", "tail", 1.424, THREE, "1.558", "3.35", "4.17", "1.5", "base, `--dropout 0`"),
+    Record("shakespeare-0.67-none", f"{SHAKESPEARE}, random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.469, THREE, "1.558", "", "", "2.9", "1x256, `--dropout 0`"),
+    Record("shakespeare-5-none", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "", "tail", 1.432, THREE, "1.558", "", "", "6.9 to 7.5", "2x256, `--dropout 0.15`"),
+    Record("shakespeare-5-windows", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "--context 256", "windowed-256", 1.450, THREE, published=NANOGPT),
     Record("shakespeare-20", SHAKESPEARE, "20", f"{TRAIN} 20", "", "tail", 1.440, "", "1.558", "", "", "12.5", "`--layers 2 --hidden 320 --dropout 0.4`"),
     Record("tweets-5", "a file of tweets, 2.2 M characters", "5", "tweets.txt --minutes 5", "", "tail", 1.388, "", "1.459", "3.42", "5.05", "4.0", "`--hidden 384`"),
     Record("war-and-peace-20", "War and Peace, 3.2 M characters", "20", f"{WAR_AND_PEACE} 20", "wp-test.txt --unknown skip", "tail (test tenth)", 1.151, "", "1.356", "", "4.41", "5.1", "`--hidden 512 --dropout 0`", KARPATHY),
