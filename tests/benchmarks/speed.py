@@ -224,11 +224,15 @@ def _train(bench: Bench, shapes: list[tuple[int, int, int, int]], optimizer: str
 
 
 def sample(bench: Bench, torch: bool) -> Section:
-    """Sampling beside two loops in PyTorch, each with its default threads and with one."""
-    rivals, rows, numbers = {"PyTorch": "torch "}, [], []
+    """Sampling from the model's distribution beside two loops in PyTorch, each with its default threads and with one.
+
+    The column "default" is `sample` as it is by default: sharpened, truncated, with line ends kept.
+    """
+    rivals, rows, numbers = {"PyTorch": "torch ", "default": "default "} if torch else {"default": "default "}, [], []
     for layers, hidden, n in SAMPLED:
         shape = {"layers": layers, "hidden": hidden, "n": n, "seconds": bench.seconds}
         jobs = {"charlstm": lambda s=shape: bench.worker("sample_charlstm", **s)}
+        jobs["default "] = lambda s=shape: bench.worker("sample_charlstm", default=True, **s)
         for kind, threads in itertools.product(("nn.LSTM", "nn.LSTMCell"), (0, 1)) if torch else ():
             name = f"torch {kind}{', 1 thread' * threads}"
             jobs[name] = lambda s=shape, k=kind, t=threads: bench.worker("sample_torch", kind=k, threads=t, **s)
@@ -236,22 +240,23 @@ def sample(bench: Bench, torch: bool) -> Section:
         row, number = compare(what, bench.in_turn(what, jobs), n, rivals)
         rows.append(row)
         numbers.append(number)
-    headings = ["layers x hidden, texts", "charlstm", *rivals, "x PyTorch"]
+    headings = ["layers x hidden, texts", "charlstm", *rivals, *(f"x {kind}" for kind in rivals)]
     return "Sampling, thousand characters a second", headings, [*rows, means(numbers, rivals)], numbers
 
 
 def startup(bench: Bench, torch: bool) -> Section:
-    """Whole processes, from start to end, in an empty folder."""
+    """Whole processes, from start to end, in an empty folder, with bytecode that a first run has cached."""
     commands = {
         "import numpy": ["-c", "import numpy"],
         "charlstm --help": ["-m", "charlstm", "--help"],
         "charlstm sample --length 1": ["-m", "charlstm", "sample", "--length", 1, "--seed", 1],
     }
+    environment = {name: value for name, value in bench.environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(bench.folder / "bytecode")
+    bench = Bench(3 * bench.rounds, 0, environment, bench.folder)
     for words in commands.values():
-        bench.process(*words)  # the disk's cache
-    rounds = Bench(3 * bench.rounds, 0, bench.environment, bench.folder).in_turn(
-        "start-up", {name: lambda w=words: bench.process(*w)[0] for name, words in commands.items()}
-    )
+        bench.process(*words)  # the disk's cache, and the bytecode
+    rounds = bench.in_turn("start-up", {name: lambda w=words: bench.process(*w)[0] for name, words in commands.items()})
     rows, numbers = [], []
     for name, times in rounds.items():
         values = ratios(times, rounds["import numpy"])

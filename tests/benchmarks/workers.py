@@ -187,8 +187,11 @@ def products(layers: int, hidden: int, batch: int, seq: int, threads: str, secon
 # -- sampling ---------------------------------------------------------------------------------------------------------
 
 
-def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: int = 0) -> float:
-    """Seconds a character of each of n texts, from the model's own distribution; with a length, of one whole text of it."""
+def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: int = 0, default: bool = False) -> float:
+    """Seconds a character of each of n texts; with a length, of one whole text of it.
+
+    It is from the model's own distribution, or by the default settings of a model that knows how long its lines are.
+    """
     blas.prepare()
     import numpy as np
 
@@ -199,12 +202,14 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
     from charlstm.text.vocabulary import Vocabulary
 
     config = ModelConfig(V, hidden=hidden, layers=layers)
-    writer = sampling.CharModel(config, model.init(config, np.random.default_rng(1)), Vocabulary(CHARACTERS))
+    params = model.init(config, np.random.default_rng(1))
+    writer = sampling.CharModel(config, params, Vocabulary(CHARACTERS), tuple(range(5, 70)) if default else ())
+    how = {} if default else {"temperature": 1.0, "top_p": 1.0}
 
     def text(length: int) -> Iterator[list[str]]:
         return sampling.generate(
             writer,
-            SampleConfig(length=length, temperature=1, top_p=1),
+            SampleConfig(length=length, **how),
             [np.random.default_rng(seed) for seed in range(n)],
             blas.cores(),
         )
