@@ -37,6 +37,19 @@ def test_a_small_text_gets_a_small_model_however_long_it_is_trained() -> None:
     assert size(200_000, Budget(minutes=600)) < 1.5 * 200_000 < size(10**6, Budget(minutes=600))
 
 
+def test_dropout_grows_with_epochs_and_deep_models_need_less() -> None:
+    rates = [[autoconfig.dropout_for(epochs, layers) for epochs in (1, 4, 8, 16, 100)] for layers in (1, 2)]
+    assert all(rate == sorted(rate) and rate[0] == 0 < rate[1] for rate in rates)
+    assert all(deep < single for single, deep in list(zip(*rates, strict=True))[1:])
+
+
+def test_the_best_of_several_speed_measurements_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # of the fixture
+    measured = iter([[5e9, 6e9], [80e9, 90e9], [7e9, 8e9], [1e9, 1e9]])
+    monkeypatch.setattr(autoconfig.ThreadPool, "map", lambda self, job, parts: next(measured))
+    assert autoconfig.speed.__wrapped__(2) == 170e9
+
+
 def test_a_text_that_is_read_often_gets_dropout_and_one_that_is_not_gets_none() -> None:
     shares = [choose(chars, 65, Budget(minutes=5), {}, 2).settings["dropout"] for chars in (10**8, 10**6, 10**5)]
     assert shares[0] == 0
