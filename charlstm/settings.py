@@ -33,12 +33,24 @@ DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
-PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
-"""The same for a run that starts from pretrained weights."""
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS, SHORT_TEXT = 1.0, 16, 600_000
+"""The same for a run that starts from pretrained weights; the minutes are for a text of up to so many characters."""
 AUTO, NONE = "auto", "none"
 """Values of `init_from` that are not runs (the bundled base if it suits the text, and random weights), and of `cache`."""
 RUNS = Path("checkpoints")
 """The default checkpoint folder."""
+
+
+def default_budget(chars: int, pretrained: bool) -> tuple[float, int]:
+    """Return the minutes and epochs of a run without a budget; the first to be reached ends it.
+
+    Args:
+        chars: length of the training text.
+        pretrained: whether the run starts from pretrained weights.
+    """
+    if not pretrained:
+        return DEFAULT_MINUTES, DEFAULT_EPOCHS
+    return PRETRAINED_MINUTES if chars <= SHORT_TEXT else DEFAULT_MINUTES, PRETRAINED_EPOCHS
 
 
 def check(settings: Any) -> None:

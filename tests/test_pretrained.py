@@ -12,7 +12,7 @@ import pytest
 from charlstm import api
 from charlstm.inference import evaluation
 from charlstm.nn.config import ModelConfig
-from charlstm.settings import PRETRAINED_MINUTES, Budget
+from charlstm.settings import DEFAULT_MINUTES, PRETRAINED_MINUTES, Budget, default_budget
 from charlstm.storage import checkpoint, pretrained
 from charlstm.text import corpus
 from charlstm.training import autoconfig, budget
@@ -126,6 +126,7 @@ def test_without_a_budget_trained_weights_get_less_time(
 ) -> None:
     charlstm("train", text, *FEW)
     assert budget.default_budget(checkpoint.load_run(Path("checkpoints/verses.npz")))[0] == PRETRAINED_MINUTES
+    assert default_budget(2_000_000, pretrained=True)[0] == DEFAULT_MINUTES  # less would be the first epochs alone
 
 
 def test_the_base_is_half_as_large_and_nearly_the_same(base: Path, folder: Path) -> None:

@@ -19,15 +19,7 @@ from charlstm.nn.config import ModelConfig, ModelSize, embedding_for
 from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
 from charlstm.nn.threads import ThreadPool, shards_for
-from charlstm.settings import (
-    DEFAULT_EPOCHS,
-    DEFAULT_MINUTES,
-    LEARNING_RATES,
-    PRETRAINED_EPOCHS,
-    PRETRAINED_MINUTES,
-    Budget,
-    TrainConfig,
-)
+from charlstm.settings import LEARNING_RATES, Budget, TrainConfig, default_budget
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """(layers, hidden) of the models to choose from, in ascending order of size."""
@@ -82,7 +74,7 @@ class Reach:
     def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int, pretrained: bool) -> Reach:
         """Measure the machine's speed if the budget is a time; a budget in steps or epochs gives the same everywhere."""
         flops, readable = None, math.inf
-        minutes, epochs = (PRETRAINED_MINUTES, PRETRAINED_EPOCHS) if pretrained else (DEFAULT_MINUTES, DEFAULT_EPOCHS)
+        minutes, epochs = default_budget(chars, pretrained)
         if budget.epochs is not None:
             readable = budget.epochs * chars
         elif budget.steps is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from charlstm import events
-from charlstm.settings import DEFAULT_EPOCHS, DEFAULT_MINUTES, PRETRAINED_EPOCHS, PRETRAINED_MINUTES, Budget
+from charlstm import events, settings
+from charlstm.settings import Budget
 from charlstm.training.loop import should_stop_early
 from charlstm.training.schedule import EVALUATION_SHARE, Schedule
 from charlstm.training.state import TrainState
@@ -61,9 +61,7 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
 
 def default_budget(run: TrainState) -> tuple[float, int]:
     """Return the minutes and epochs of a run without a budget; the first to be reached ends it."""
-    if run.pretrained:
-        return PRETRAINED_MINUTES, PRETRAINED_EPOCHS
-    return DEFAULT_MINUTES, DEFAULT_EPOCHS
+    return settings.default_budget(run.text.chars, run.pretrained is not None)
 
 
 def _extend(run: TrainState) -> None:
