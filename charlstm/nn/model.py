@@ -229,7 +229,9 @@ def backward(
         if kept is not None:
             layer_grads["U"] *= kept
         if d_x is not None:
-            d_y = d_x + d_y if config.residual and k else d_x
+            if config.residual and k:
+                d_x += d_y
+            d_y = d_x
     if config.embedding:
         grads["embed.E"] += _sum_by_id(_rows(d_y), ids.reshape(-1), config.vocabulary)
     return grads

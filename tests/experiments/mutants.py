@@ -111,7 +111,7 @@ FAULTS = (
     fault("sums not reset at an evaluation", "training/loop.py", "training", "state.sums = type(sums)()", "state.sums = sums"),
     fault("optimizer slots not cleared at a recovery", "training/loop.py", "guard", "slot.fill(0)", "slot.fill"),
     fault("rate not lowered after a recovery", "training/loop.py", "guard", "state.schedule.lr(state.step) * state.guard.lr_scale", "state.schedule.lr(state.step)"),
-    fault("no gradient through a residual connection", "nn/model.py", "model", "d_x + d_y if config.residual and k else d_x", "d_x"),
+    fault("no gradient through a residual connection", "nn/model.py", "model", "d_x += d_y", "pass"),
     fault("residual connection not sampled from", "nn/stepper.py", "model", "if self.residual else self.cells[-1].h.T", "if self.residual == 2 else self.cells[-1].h.T"),
     fault("weights not averaged", "training/loop.py", "training", "optim.average(state.averaged, state.params, state.step)", "_copy(state.params, state.averaged)"),
     fault("snapshot never taken", "training/loop.py", "guard", "_copy(state.params, state.snapshot)", "_copy(state.snapshot, state.snapshot)"),
