@@ -231,7 +231,7 @@ def test_of_many_at_once_one_trains_and_the_others_leave_and_a_killed_one_holds_
     sentences = [run.communicate(timeout=10)[1].splitlines()[-1] for run in left]
     trains.communicate(timeout=10)
     assert [run.returncode for run in left] == [1] * (number - 1)
-    assert all("is being trained by " in sentence for sentence in sentences)
+    assert all("is being trained by " in sentence for sentence in sentences), sentences
     assert any(f"process {trains.pid} on" in sentence for sentence in sentences)  # one may come before that was written
     assert checkpoint.load_run(Path("checkpoints/verses.npz")).config.batch == 4
     again = subprocess.run(
