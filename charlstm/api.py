@@ -1,8 +1,8 @@
 """The Python API: load a model, sample, evaluate and train.
 
 The command line uses nothing but this API, and `docs/api.md` is its guide. The names of settings are those of
-`charlstm.settings`, and the errors are those of `charlstm.errors`. Functions import what
-only they need, because `sample` starts faster without it.
+`charlstm.settings`, and the errors are those of `charlstm.errors`. A function imports what it alone needs, so that
+`sample` starts faster.
 """
 
 from __future__ import annotations

@@ -33,8 +33,10 @@ DEFAULT_MINUTES = 5.0
 """Default time budget in minutes; `DEFAULT_EPOCHS` can end a run sooner."""
 DEFAULT_EPOCHS = 60
 """Default limit in epochs, for a run that has no budget."""
-PRETRAINED_MINUTES, PRETRAINED_EPOCHS, SHORT_TEXT = 1.0, 16, 600_000
-"""The same for a run that starts from pretrained weights; the minutes are for a text of up to so many characters."""
+PRETRAINED_MINUTES, PRETRAINED_EPOCHS = 1.0, 16
+"""The same two limits for a run that starts from pretrained weights."""
+SHORT_TEXT = 600_000
+"""Maximum length in characters of a text that `PRETRAINED_MINUTES` applies to; a longer one gets `DEFAULT_MINUTES`."""
 AUTO, NONE = "auto", "none"
 """Values of `init_from` that are not runs (the bundled base if it suits the text, and random weights), and of `cache`."""
 RUNS = Path("checkpoints")

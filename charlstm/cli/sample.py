@@ -1,4 +1,4 @@
-"""The output of `sample` and `eval`. Functions import what few samples need, so that all others start faster."""
+"""The output of `sample` and `eval`. A function imports what few samples need, so that the others start faster."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1,
 DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024): (2, 640)}
 """Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
 DEEPER_FROM = 5.0
-"""Number of weighted epochs (see `dropout_for`) from which a two-layer model is better."""
+"""Number of weighted epochs (see `Reach.weighted_epochs`) from which a two-layer model is better."""
 CHARS_PER_PARAMETER = 5.0
 """Characters that training must read per parameter for a larger model to be worth it."""
 PARAMETERS_PER_CHAR = 1.5
@@ -40,7 +40,7 @@ PRETRAINED_DROPOUT = 0.3
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
 OUTGROWN = 1.5
-"""How many times as much work per character as the pretrained model a model from random weights must be worth, to be preferred."""
+"""A model from random weights is preferred to the pretrained one if it takes more than this many times its work per character."""
 RANK_STREAMS = 16
 """Streams of the default batch per rank of an MPI job; two ranks then have the batch of one machine."""
 LOGITS = 1 << 24
@@ -132,7 +132,7 @@ def choose(
 
 
 def dropout_for(weighted_epochs: float, layers: int) -> float:
-    """Return the dropout rate, in steps of 0.05, for so many weighted epochs (see `Reach.weighted_epochs`)."""
+    """Return the dropout rate, in steps of 0.05, for a number of `Reach.weighted_epochs`."""
     rate = next(rate for limit, rate in DROPOUT if weighted_epochs <= limit)
     return rate if layers == 1 else round(20 * DEEP_DROPOUT * rate) / 20
 
