@@ -104,6 +104,9 @@ class TrainConfig(ModelSize):
     eval_every: Annotated[int, COUNT] = 0  # in steps; 0: about `EVALUATIONS` times per run
     seed: Annotated[int, Range(0, 2**64 - 1)] = 1
     shards: Annotated[int, Range(1, 1024)] = 1  # number of shards per batch: see `charlstm.nn.threads`
+    # Steps that each host of an MPI job takes alone before the parameters of all hosts are averaged (local SGD; Stich 2019).
+    # 1: the hosts sum their gradients at every step.
+    sync_every: Annotated[int, Range(1, 10_000)] = 1
 
     def __post_init__(self) -> None:
         check(self)

@@ -14,12 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from charlstm import launcher
+from charlstm import api, launcher
+from charlstm.events import Progress
+from charlstm.settings import TrainConfig
 from charlstm.storage import checkpoint
+from charlstm.text import corpus
+from charlstm.training import loop, state
+from charlstm.training.data_parallel import DataParallel
 from tests import mpi
 from tests.conftest import ROOT, Result, slow, spawn, wait_for
+from tests.experiments import many_ranks
+from tests.experiments.many_ranks import Variant
 
 needs_mpi = pytest.mark.skipif(mpi.mpirun() is None, reason="no mpi4py, or no mpirun")
 SMALL = (
@@ -246,6 +254,89 @@ def test_several_hosts_are_exact_on_repetition_and_resumed(text: Path, ranks: in
         assert job(*command, ranks=ranks, hosts=hosts).status == 0
         theirs = checkpoint.load_run(PATH)
         assert all((mine.params[name] == p).all() for name, p in theirs.params.items())
+
+
+# -- hosts with steps of their own (--sync-every)
+
+
+def test_on_one_host_steps_of_their_own_change_nothing_and_the_program_says_so(text: Path) -> None:
+    command = ("train", text, "--steps", 6, *SMALL)
+    assert local(*command).status == 0
+    expected = checkpoint.load_run(PATH)
+    taken()
+    done = local(*command, "--sync-every", 4)
+    assert "--sync-every 4 has no effect: this run is on one host" in done.err
+    found = checkpoint.load_run(PATH)
+    assert (expected.config.sync_every, found.config.sync_every) == (1, 4)
+    assert all((expected.params[name] == p).all() for name, p in found.params.items())
+
+
+def test_a_run_is_shown_saved_and_stopped_only_where_all_hosts_agree(
+    text: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataParallel, "sync_every", 4)
+    words = {"hidden": 8, "layers": 1, "batch": 8, "seq": 8, "eval_every": 10, "init_from": "none"}
+    found = [event for event in api.train(text, steps=22, preview_every_s=0, **words) if isinstance(event, Progress)]
+    assert [event.step for event in found] == [4, 8, 10, 12, 16, 20, 22]
+
+
+@slow
+@needs_mpi
+@pytest.mark.parametrize(("ranks", "hosts"), [(2, 2), (4, 2), (6, 3)])
+def test_hosts_with_steps_of_their_own_are_exact_on_repetition_and_resumed(text: Path, ranks: int, hosts: int) -> None:
+    command = ("train", text, "--steps", 60, "--eval-every", 25, *SMALL, "--batch", 48, "--sync-every", 4)
+    run = []
+    for _ in range(2):
+        done = job(*command, ranks=ranks, hosts=hosts)
+        assert done.status == 0, done.err
+        assert not re.search("not bit-identically|no effect", done.err)
+        run.append(taken())
+    assert run[0] == run[1]
+    process = begun(*command, ranks=ranks, hosts=hosts)
+    os.kill(mpi.pids(process, ranks)[0], signal.SIGTERM)
+    assert ended(process).status == 143
+    stopped = step()
+    assert stopped < 60
+    assert stopped % 4 == 0 or stopped % 25 == 0
+    done = job(*command, "--if-exists", "resume", ranks=ranks, hosts=hosts)
+    assert done.status == 0, done.err
+    assert "not bit-identically" not in done.err
+    assert taken() == run[0]
+    done = local("resume") if step() >= 0 else job(*command, ranks=ranks, hosts=hosts)
+    assert done.status == 0
+
+
+@slow
+@needs_mpi
+@pytest.mark.parametrize("optimizer", ["muon", "adam", "rmsprop", "sgd"])
+def test_hosts_with_steps_of_their_own_learn_what_a_simulation_of_them_learns(
+    text: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    settings = {"hidden": 12, "batch": 48, "seq": 8, "lr": 0.01, "seed": 1}
+    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    more = ("--layers", 2, "--dropout", 0, "--steps", 18, "--sync-every", 4, "--optimizer", optimizer)
+    done = job("train", text, *SMALL, *words, *more, ranks=6, hosts=3)
+    assert done.status == 0, done.err
+    found = checkpoint.load_run(PATH)
+    monkeypatch.setattr(loop, "open_engine", many_ranks.engine(Variant(every=4), ranks=6, per_host=2))
+    config = TrainConfig(layers=2, dropout=0.0, shards=6, sync_every=4, optimizer=optimizer, **settings)  # type: ignore[arg-type]
+    read = corpus.read((str(text),), cache=None)
+    run, _ = state.begin(read, config, 6)
+    run.schedule = found.schedule
+    train_ids, val_ids = read.split(found.config.val_fraction)
+    assert [event.step for event in loop.train(run, train_ids, val_ids) if isinstance(event, Progress)][-1] == 18
+    for mine, theirs in ((run.params, found.params), (run.averaged, found.averaged)):
+        for name, p in mine.items():
+            np.testing.assert_allclose(theirs[name], p, atol=1e-4, err_msg=name)
+
+
+@slow
+@needs_mpi
+def test_hosts_with_steps_of_their_own_recover_together(text: Path) -> None:
+    command = ("train", text, "--steps", 100, *SMALL, "--optimizer", "sgd", "--lr", "1e38", "--clip", "0")
+    done = job(*command, "--sync-every", 4, ranks=2, hosts=2)
+    assert done.status == 3
+    assert "recoveries" in sentence(done)
 
 
 # -- stopped, and on again

@@ -174,6 +174,9 @@ ValFraction = Annotated[
     ),
 ]
 EvalEvery = Annotated[int, option("--eval-every", "Evaluate every N steps (0: about 20 times per run).", LEARNING)]
+SyncEvery = Annotated[
+    int, option("--sync-every", "On several hosts, average them every N steps (1: share all gradients).", LEARNING)
+]
 Seed = Annotated[int, option("--seed", "Random seed.", LEARNING)]
 Encoding = Annotated[str, option("--encoding", "Text encoding.", READING)]
 Field = Annotated[

@@ -56,6 +56,7 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
     stored = meta["config"]
     if isinstance(stored, dict):
         stored = {"shards" if key == "parts" else key: value for key, value in stored.items()}  # the name in format 1
+        stored = {"sync_every": 1} | stored
     config = build(TrainConfig, stored, "config")
     stored = meta["model"]
     shape = build(ModelConfig, {"residual": False} | stored if isinstance(stored, dict) else stored, "model")
@@ -67,8 +68,9 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
 
 
 def config_json(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings under the names of format 1."""
-    return {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
+    """Return the settings under the names of format 1, which has `sync_every` only where it is not 1."""
+    stored = {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
+    return {key: value for key, value in stored.items() if key != "sync_every" or value != 1}
 
 
 def shape_json(shape: ModelConfig) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class DataParallel:
     caller computes its shard from then on.
     """
 
+    sync_every = 1
+
     def __init__(self, pool: ThreadPool, params: Arrays, config: ModelConfig, T: int, N: int, shards: int) -> None:
         """Allocate for windows of T steps and N streams; `move_to_shared_memory` must have moved the parameters before."""
         self.pool, self.params, self.config, self.slices = pool, params, config, split(N, shards)
@@ -156,7 +158,7 @@ class DataParallel:
         """Clip the gradients: see `Engine`."""
         return optim.clip_global_norm(self.shards[0].grads, limit)
 
-    def update(self, optimizer: str, slots: Arrays, lr: float, t: int) -> float:
+    def update(self, optimizer: str, slots: Arrays, lr: float, t: int, synchronize: bool = True) -> float:
         """Update the parameters: see `Engine`."""
         return optim.UPDATES[optimizer](self.params, self.shards[0].grads, slots, lr, t, self.pool)
 

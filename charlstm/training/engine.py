@@ -18,6 +18,9 @@ from charlstm.training.state import TrainState
 class Engine(Protocol):
     """Computes on the parameters of a run. All methods but `loss_and_gradients` refer to its last call."""
 
+    sync_every: int
+    """Steps between two of which all hosts have the same parameters; 1 on one host."""
+
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: model.State, seeds: Iterable[int] | None = None
     ) -> tuple[float, Arrays, model.State]:
@@ -33,8 +36,16 @@ class Engine(Protocol):
     def clip(self, limit: float) -> float:
         """Clip the gradients and return their norm before, as `optim.clip_global_norm` does."""
 
-    def update(self, optimizer: str, slots: Arrays, lr: float, t: int) -> float:
-        """Update the parameters from the gradients, which are overwritten; return the norm of the change."""
+    def update(self, optimizer: str, slots: Arrays, lr: float, t: int, synchronize: bool) -> float:
+        """Update the parameters from the gradients, which are overwritten; return the norm of the change.
+
+        Args:
+            optimizer: a key of `optim.UPDATES`.
+            slots: the optimizer's, updated too.
+            lr: learning rate.
+            t: number of the step, from 1.
+            synchronize: whether hosts that take steps of their own average parameters and slots afterwards.
+        """
 
     def restored(self) -> None:
         """Take note that the caller has changed parameters and slots."""

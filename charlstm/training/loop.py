@@ -86,28 +86,29 @@ def _train(
         before = clock()
         window = batches.next(state.cursor, state.batch_rng)
         lr = lr_now(state)
+        synchronize = must_synchronize(state, engine.sync_every)
         with np.errstate(all="ignore"):  # the guard catches non-finite values below
-            metrics, after = _try_step(state, window, engine, lr)
+            metrics, after = _try_step(state, window, engine, lr, synchronize)
             reason = state.guard.judge(metrics, window.inputs.size, partial(_excess, state, engine))
         if reason is not None:
             recovered = _recover(state)
             engine.restored()
             yield events.Diverged(**position(), reason=reason, lr=lr)
             if not recovered:
-                raise DivergenceError(
-                    f"training diverged at step {state.step} ({reason}) after {guard.MAX_RECOVERIES} recoveries: "
-                    f"try an `lr` well below {config.peak_lr:g}, `clip` 1, and a `seq` below {config.seq}"
-                )
+                raise _divergence(state, reason)
             yield events.Recovered(**position(), lr=lr_now(state), recoveries=state.guard.recoveries)
             continue
         state.recurrent_state = after
         state.step += 1
-        optim.average(state.averaged, state.params, state.step)
+        if synchronize:
+            optim.average(state.averaged, state.params, math.ceil(state.step / engine.sync_every))
         _count(state, metrics)
         if state.guard.accept(metrics, state.step):
             _copy(state.params, state.snapshot)
         step_s = (clock() - before) if step_s == 0 else 0.95 * step_s + 0.05 * (clock() - before)
         pace = (clock() - started) / (state.step - first)
+        if not synchronize:
+            continue  # the hosts differ, so the run can neither be saved nor stopped here
         yield events.Progress(
             **position(),
             **vars(metrics),
@@ -148,7 +149,9 @@ def epochs(state: TrainState, batches: Batches) -> float:
 # -- one step ---------------------------------------------------------------------------------------------------------
 
 
-def _try_step(state: TrainState, window: Window, engine: Engine, lr: float) -> tuple[guard.StepMetrics, model.State]:
+def _try_step(
+    state: TrainState, window: Window, engine: Engine, lr: float, synchronize: bool
+) -> tuple[guard.StepMetrics, model.State]:
     """Take one step (loss, gradients, clipping, update); return its metrics and the recurrent state after it.
 
     The parameters are updated only if loss and gradient norm are finite. `_recover` undoes a rejected step.
@@ -159,7 +162,7 @@ def _try_step(state: TrainState, window: Window, engine: Engine, lr: float) -> t
     grad_norm = engine.clip(state.config.clip)
     update_norm = 0.0
     if math.isfinite(loss) and math.isfinite(grad_norm):
-        update_norm = engine.update(state.config.optimizer, state.slots, lr, state.step + 1)
+        update_norm = engine.update(state.config.optimizer, state.slots, lr, state.step + 1, synchronize)
     weight_norm = optim.norm(state.params)
     metrics = guard.StepMetrics(
         loss_nats=loss,
@@ -193,6 +196,14 @@ def _recover(state: TrainState) -> bool:
     return state.guard.recover()
 
 
+def _divergence(state: TrainState, reason: str) -> DivergenceError:
+    """Return the error that ends a run whose recoveries are used up."""
+    return DivergenceError(
+        f"training diverged at step {state.step} ({reason}) after {guard.MAX_RECOVERIES} recoveries: "
+        f"try an `lr` well below {state.config.peak_lr:g}, `clip` 1, and a `seq` below {state.config.seq}"
+    )
+
+
 def _copy(source: Arrays, target: Arrays) -> None:
     for name, array in source.items():
         np.copyto(target[name], array)
@@ -208,10 +219,25 @@ def _held_out_nats(state: TrainState, val_ids: TextIds, engine: Engine) -> float
 
 def evaluation_is_due(state: TrainState) -> bool:
     """Return whether an evaluation is due at the current step and has not been done yet."""
-    schedule, done = state.schedule, state.history[-1].step if state.history else 0
-    if schedule.last is None or state.step == done:
+    done = state.history[-1].step if state.history else 0
+    return state.step != done and _is_evaluated(state, state.step)
+
+
+def _is_evaluated(state: TrainState, step: int) -> bool:
+    """Return whether the schedule has an evaluation after a step."""
+    schedule = state.schedule
+    if schedule.last is None:
         return False
-    return state.step >= schedule.last or (state.step - schedule.first) % schedule.eval_every == 0
+    return step >= schedule.last or (step - schedule.first) % schedule.eval_every == 0
+
+
+def must_synchronize(state: TrainState, sync_every: int) -> bool:
+    """Return whether all hosts must have the same parameters after the next step.
+
+    This depends on the step and the schedule alone, so that a run takes the same steps wherever it is stopped and resumed.
+    """
+    step = state.step + 1
+    return step % sync_every == 0 or _is_evaluated(state, step)
 
 
 def _count(state: TrainState, m: guard.StepMetrics) -> None:

@@ -6,6 +6,10 @@ hosts, the first rank of each exchanges gradients, and every host makes the same
 
 Sums have a fixed order: the shards of a host in ascending order, then the hosts. On one host that is the order of
 `DataParallel`, and the result has the same bytes.
+
+With `TrainConfig.sync_every`, the plan is `local`: each host updates its parameters from the gradients of its own streams
+(local SGD; Stich 2019), and parameters and slots are averaged when rank 0 says so. Between that, the hosts send each other
+only the characters of a window and a few metrics.
 """
 
 from __future__ import annotations
@@ -29,8 +33,13 @@ from charlstm.training.shared_memory import Arena, shared_block
 class Buffers:
     """What the ranks of one host share."""
 
-    def __init__(self, plan: dict[str, Any], mine: list[int], slices: list[slice], allocate: Allocate) -> None:
-        """Allocate for the shards `mine` of this host; `slices` are the streams of each shard."""
+    def __init__(
+        self, plan: dict[str, Any], mine: list[int], slices: list[slice], streams: int, allocate: Allocate
+    ) -> None:
+        """Allocate for the shards `mine` of this host; `slices` are the streams of each shard.
+
+        The gradients are those of the mean over this number of `streams`.
+        """
         config, T, N = ModelConfig(**plan["shape"]), plan["T"], plan["N"]
         shapes = model.shapes(config)
         names = optim.slot_names(plan["optimizer"], shapes, model.hidden_matrices(config))
@@ -47,7 +56,7 @@ class Buffers:
                 config,
                 T,
                 slices[k].stop - slices[k].start,
-                (slices[k].stop - slices[k].start) / N,
+                (slices[k].stop - slices[k].start) / streams,
                 allocate,
             )
             for k in mine
@@ -60,7 +69,7 @@ class Buffers:
         self.forget = allocate((N,), np.bool_)
         self.state = allocate((2, config.layers, N, config.hidden), dtype)
         self.held_out = allocate((plan["val_chars"],), np.dtype(plan["val_dtype"]))
-        self.metrics = allocate((len(slices), 3), np.float64)  # loss, cell_max, saturated
+        self.metrics = allocate((len(slices), 4), np.float64)  # loss, cell_max, saturated, norm if local
         self.results = allocate((1 + 8 * len(model.hidden_matrices(config)),), np.float64)
 
 
@@ -75,14 +84,16 @@ class Mirror:
         owners = [rank for rank, part in enumerate(split(self.count, world.size)) for _ in range(part.start, part.stop)]
         self.homes = [int(world.host_of[rank]) for rank in owners]  # first rank of the host of each shard
         here = [k for k, home in enumerate(self.homes) if home == world.host_of[world.rank]]
-        build = partial(Buffers, plan, here, self.slices)
+        streams = sum(self.slices[k].stop - self.slices[k].start for k in here)
+        self.local: bool = plan["local"]
+        self.weight = streams / plan["N"] if self.local else 1.0  # of this host in means over all
+        build = partial(Buffers, plan, here, self.slices, max(1, streams) if self.local else plan["N"])
         counter = Arena()
         build(counter.allocate)
         self.buffers = build(Arena(shared_block(world, counter.used)).allocate)
         self.shards = self.buffers.shards
         self.own = [k for k, owner in enumerate(owners) if owner == world.rank]
         self.slice = split(self.buffers.flat_params.size, world.host.size)[world.host.rank]
-        self.edges = split(self.buffers.flat_params.size, world.hosts)
 
     # -- commands
 
@@ -112,13 +123,14 @@ class Mirror:
                 np.multiply(shard.after.h, keep[part], out=shard.before.h)
                 np.multiply(shard.after.c, keep[part], out=shard.before.c)
             shard.compute()
-            b.metrics[k] = shard.loss[0], shard.cell_max(), model.saturated(shard.work) if k == 0 else 0.0
+            saturated = model.saturated(shard.work) if k == 0 else 0.0
+            b.metrics[k] = self.weight * shard.loss[0], shard.cell_max(), saturated, 0.0
         self.world.barrier()
         self._sum()
         self._share_metrics()
 
     def _sum(self) -> None:
-        """Sum the gradients of all shards into `Buffers.flat_grads` of every host."""
+        """Sum the gradients of all shards into `Buffers.flat_grads` of every host, or only those of its own shards."""
         b = self.buffers
         total = b.flat_grads[self.slice]
         if not self.shards:
@@ -126,7 +138,10 @@ class Mirror:
         for shard in list(self.shards.values())[1:]:
             total += shard.flat_grads[self.slice]
         self.world.barrier()
-        if self.world.hosts > 1:
+        if self.local:
+            if self.world.host.rank == 0 and self.shards:
+                b.metrics[next(iter(self.shards)), 3] = optim.norm(b.grads)
+        elif self.world.hosts > 1:
             if self.world.host.rank == 0:
                 self._exchange(b.flat_grads)
             self.world.barrier()
@@ -138,8 +153,9 @@ class Mirror:
         order of summation may vary.
         """
         world, place = self.world, self.world.leaders.rank
-        counts = [part.stop - part.start for part in self.edges]
-        starts = [part.start for part in self.edges]
+        edges = split(flat.size, world.hosts)
+        counts = [part.stop - part.start for part in edges]
+        starts = [part.start for part in edges]
         own = counts[place]
         parts = np.empty((world.hosts, own), flat.dtype)
         kind = world.mpi.Datatype.fromcode(flat.dtype.char)
@@ -165,19 +181,34 @@ class Mirror:
         if world.rank == 0:
             metrics[...] = total
 
-    def update(self, lr: float, t: float, scale: float) -> float:
-        """Scale the gradients on the other hosts as rank 0 has, and update the parameters; return the norm of the change."""
+    def update(self, lr: float, t: float, scale: float, limit: float, synchronize: float) -> float:
+        """Clip the gradients on the other hosts as rank 0 has, and update the parameters; return the norm of the change."""
         b, world = self.buffers, self.world
-        if world.host.rank == 0 and world.rank and scale != 1:
-            b.flat_grads *= scale
+        if world.host.rank == 0 and world.rank:
+            if self.local:  # they are this host's own
+                optim.clip_global_norm(b.grads, limit)
+            elif scale != 1:
+                b.flat_grads *= scale
         self._receive()
         rule, alone = optim.UPDATES[self.plan["optimizer"]], self.plan["optimizer"] != "muon"
         changed = 0.0
         if world.host.rank == 0 or not alone:  # the others have nothing to share
             changed = rule(b.params, b.grads, b.slots, lr, int(t), self)
-        if world.mixed:  # hosts that round differently would drift apart
+        if self.local:
+            if synchronize:
+                self._average(b.flat_params, b.flat_slots)
+        elif world.mixed:  # hosts that round differently would drift apart
             self._receive(b.flat_params)
         return changed  # the next command begins with a wait for the first rank of each host
+
+    def _average(self, *arrays: Array) -> None:
+        """Replace arrays by their mean over the hosts, each with the weight of its streams."""
+        if self.world.host.rank == 0:
+            for array in arrays:
+                if array.size:
+                    array *= self.weight
+                    self._exchange(array)
+        self.world.barrier()
 
     def share(self, job: Callable[[int], float], jobs: int) -> list[float]:
         """Run jobs on the ranks of this host: see `nn.threads.Pool`."""
@@ -192,7 +223,7 @@ class Mirror:
         b = self.buffers
         self._receive(b.flat_grads)
         for k in self.own:
-            b.metrics[k, 0] = self.shards[k].mean_nll(b.grads)
+            b.metrics[k, 0] = self.weight * self.shards[k].mean_nll(b.grads)
         self.world.barrier()
         self._share_metrics()
 
@@ -234,7 +265,7 @@ def serve(world: World) -> None:
         if command == Command.COMPUTE:
             mirror.compute(*numbers[:2])
         elif command == Command.UPDATE:
-            mirror.update(*numbers[:3])
+            mirror.update(*numbers[:5])
         elif command == Command.RESTORE:
             mirror.restore()
         elif command == Command.LOSS:

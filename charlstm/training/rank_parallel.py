@@ -94,9 +94,10 @@ class RankParallel:
     def __init__(self, world: World, state: TrainState, val_chars: int) -> None:
         """Open it; its memory takes the place of the parameters and slots of the run."""
         self.world, config = world, state.config
-        self.number, self.scale = 0, 1.0  # of windows computed; of the gradients
+        self.number, self.scale, self.limit = 0, 1.0, 0.0  # of windows computed; of the gradients, and of their norm
+        self.sync_every = config.sync_every if world.hosts > 1 else 1
         plan = {
-            "shape": asdict(state.shape), "T": config.seq, "N": config.batch, "shards": config.shards,
+            "shape": asdict(state.shape), "T": config.seq, "N": config.batch, "shards": config.shards, "local": self.sync_every > 1,
             "optimizer": config.optimizer, "dtype": state.params["out.b"].dtype.str, "val_chars": val_chars,
             "val_dtype": np.min_scalar_type(state.shape.vocabulary - 1).str,
         }  # fmt: skip
@@ -144,12 +145,13 @@ class RankParallel:
         """Clip the gradients: see `engine.Engine`."""
         before = optim.clip_global_norm(self.mirror.buffers.grads, limit)
         self.scale = limit / before if 0 < limit < before < math.inf else 1.0
-        return before
+        self.limit = limit
+        return float(np.max(self.mirror.buffers.metrics[:, 3], initial=before))  # the largest, if each host has its own
 
-    def update(self, optimizer: str, slots: Arrays, lr: float, t: int) -> float:
+    def update(self, optimizer: str, slots: Arrays, lr: float, t: int, synchronize: bool = True) -> float:
         """Update the parameters: see `engine.Engine`."""
-        with self.world.command(Command.UPDATE, lr, t, self.scale):
-            return self.mirror.update(lr, t, self.scale)
+        with self.world.command(Command.UPDATE, lr, t, self.scale, self.limit, synchronize):
+            return self.mirror.update(lr, t, self.scale, self.limit, synchronize)
 
     def restored(self) -> None:
         """Send parameters and slots to the other hosts."""

@@ -198,7 +198,7 @@ class World:
 
     def to_hosts(self, array: Array) -> None:
         """Copy an array of rank 0 to the first rank of every host."""
-        if self.hosts > 1 and self.host.rank == 0:
+        if self.hosts > 1 and self.host.rank == 0 and array.size:  # an optimizer may have no slots
             self.wait(self.leaders.Ibcast(array))
 
     # -- commands

@@ -139,10 +139,12 @@ def fit_to_ranks(run: TrainState) -> list[str]:
 
     Fewer ranks than the run has shards compute several each, so that its bytes stay the same.
     """
-    ranks, before = launcher.ranks, run.config.shards
+    ranks, before, notes = launcher.ranks, run.config.shards, []
+    if run.config.sync_every > 1 and launcher.hosts == 1:
+        notes.append(f"`sync_every` {run.config.sync_every} has no effect: this run is on one host")
     if ranks == 1:
-        return []
-    shards, notes = max(before, shards_for(run.config.batch, ranks)), []
+        return notes
+    shards = max(before, shards_for(run.config.batch, ranks))
     if shards > before:
         run.config = replace(run.config, shards=shards)
         notes.append(

@@ -87,7 +87,6 @@ def exchange() -> None:
     import numpy as np
 
     from charlstm import launcher
-    from charlstm.nn.threads import split
     from charlstm.training.mirror import Mirror
     from charlstm.training.ranks import World
 
@@ -96,7 +95,6 @@ def exchange() -> None:
     mirror.world = world
     for layers, hidden in SIZES:
         flat, times = np.ones(gradient_bytes(layers, hidden) // 4, np.float32), []
-        mirror.edges = split(flat.size, world.hosts)
         for _ in range(EXCHANGES):
             world.wait(world.comm.Ibarrier())
             began = time.perf_counter()

@@ -5,8 +5,8 @@
 
 A variant is a list of NAME=VALUE: `streams` per rank; `lr`, the peak learning rate; `every`, how many steps each host takes alone
 before the parameters of all are averaged (1: gradients are summed at every step, as charlstm does); `outer`, the Nesterov momentum of
-the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The slots of an optimizer stay on their host, or are
-averaged as well with `slots=True`, so that no host has anything that a save of the first one lacks; that costs twice the traffic.
+the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The slots of an optimizer are averaged as well, so that no
+host has anything that a save of the first one lacks, which costs twice the traffic; with `slots=False` they stay on their host.
 
 `--steps` are those of the first variant. The others get as many as fit into the same time, as `tests.benchmarks.clusters` predicts it
 from the CPU time of a shard and an update, or as many with `--equal-steps`. All traffic of a local step is divided by `every`, which
@@ -19,8 +19,9 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import math
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,15 @@ class Variant:
     every: int = 1
     outer: float = 0.0
     rate: float = 1.0
-    slots: bool = False
+    slots: bool = True
 
 
 class LocalSteps(DataParallel):
-    """An engine of several hosts in one process, which take steps of their own and average their parameters."""
+    """An engine of several hosts in one process, which take steps of their own and average their parameters, as `Mirror` does."""
 
     def begin(self, run: state.TrainState, hosts: int, variant: Variant) -> None:
         """Give each host a copy of the parameters and slots."""
-        self.hosts, self.variant = split(len(self.shards), hosts), variant
+        self.hosts, self.variant, self.sync_every = split(len(self.shards), hosts), variant, variant.every
         self.copies = [({n: p.copy() for n, p in run.params.items()}, _copy(run.slots)) for _ in self.hosts]
         self.change = {name: np.zeros_like(p) for name, p in run.params.items()}
         for part, (params, _) in zip(self.hosts, self.copies, strict=True):
@@ -86,11 +87,11 @@ class LocalSteps(DataParallel):
         """Clip the gradients of each host."""
         return max(optim.clip_global_norm(self.shards[part.start].grads, limit) for part in self.hosts)
 
-    def update(self, optimizer: str, slots: Arrays, lr: float, t: int) -> float:
+    def update(self, optimizer: str, slots: Arrays, lr: float, t: int, synchronize: bool = True) -> float:
         """Update the parameters of each host, and average them if it is time."""
         for part, (params, own) in zip(self.hosts, self.copies, strict=True):
             changed = optim.UPDATES[optimizer](params, self.shards[part.start].grads, own, lr, t, None)
-        if t % self.variant.every == 0:
+        if synchronize:
             self.average()
         return changed
 
@@ -115,6 +116,21 @@ def _copy(arrays: Arrays) -> Arrays:
     return {name: a.copy() for name, a in arrays.items()}
 
 
+def engine(variant: Variant, ranks: int, per_host: int) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """Return what opens an engine that computes what these ranks would, in place of `engine.open_engine`."""
+
+    @contextlib.contextmanager
+    def opened(run: state.TrainState, val_chars: int, threads: int) -> Iterator[Any]:
+        with open_engine(run, val_chars, 1) as local:
+            if variant.every > 1:
+                assert isinstance(local, DataParallel)
+                local.__class__ = LocalSteps
+                local.begin(run, math.ceil(ranks / per_host), variant)  # type: ignore[attr-defined]
+            yield local
+
+    return opened
+
+
 def learn(job: tuple[str, argparse.Namespace, Variant, int]) -> float:
     """Train once; return the held-out loss."""
     text, options, variant, steps = job
@@ -126,16 +142,7 @@ def learn(job: tuple[str, argparse.Namespace, Variant, int]) -> float:
     train_ids, val_ids = read.ids[: -options.held_out], read.ids[-options.held_out :]
     run.schedule.end(steps, steps, config.batch * config.seq, len(val_ids))
 
-    @contextlib.contextmanager
-    def engine(run: state.TrainState, val_chars: int, threads: int) -> Iterator[Any]:
-        with open_engine(run, val_chars, 1) as local:
-            if variant.every > 1:
-                assert isinstance(local, DataParallel)
-                local.__class__ = LocalSteps
-                local.begin(run, -(-options.ranks // options.per_host), variant)  # type: ignore[attr-defined]
-            yield local
-
-    loop.open_engine = engine  # type: ignore[assignment]
+    loop.open_engine = engine(variant, options.ranks, options.per_host)
     for _ in loop.train(run, train_ids, val_ids, 1):
         pass
     assert run.history[-1].val_nats is not None
