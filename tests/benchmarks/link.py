@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--delay", default="0.1ms")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sync-every", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--exchange", action="store_true", help="measure only the exchange of gradients")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
@@ -131,24 +133,29 @@ def main() -> None:
             words = [*launcher, sys.executable, "-m", "tests.benchmarks.link", "--rank"]
             subprocess.run(words, env=environment, cwd=mpi.ROOT, check=True)
         return
-    print("size     1 rank      2 hosts     speed of 2 hosts (predicted)")
+    print("size     sync every   1 rank      2 hosts     speed of 2 hosts (predicted)")
     with two_hosts(options.rate, options.delay) as launcher:
         for layers, hidden in SIZES:
             job: dict[str, Any] = {"layers": layers, "hidden": hidden, "seq": clusters.SEQ, "seconds": options.seconds}
-            alone, both = [], []
+            alone: list[float] = []
+            both: dict[int, list[float]] = {every: [] for every in options.sync_every}
             for _ in range(options.rounds):
                 with ThreadPoolExecutor(2) as pool:
                     jobs = [job | {"threads": 1, "batch": STREAMS}] * 2
                     alone += [result["s"] for result in pool.map(partial(measured, []), jobs)]
-                both.append(measured(launcher, job | {"threads": 1, "batch": 2 * STREAMS})["s"])
-            one, two = statistics.median(alone), statistics.median(both)
-            size = gradient_bytes(layers, hidden)
-            expected = clusters.predicted_s(one, 0.0, size, 2, 1, link, STREAMS)
-            print(
-                f"{layers}x{hidden:<5} {1000 * one:7.1f} ms  {1000 * two:7.1f} ms   {2 * one / two:.2f} "
-                f"({2 * one / expected:.2f})",
-                flush=True,
-            )
+                for every, times in both.items():
+                    shared = job | {"threads": 1, "batch": 2 * STREAMS, "sync_every": every}
+                    times.append(measured(launcher, shared)["s"])
+            one = statistics.median(alone)
+            costs = replace(clusters.measured(layers, hidden, STREAMS, options.seconds), shard_s=one, update_s=0.0)
+            for every, times in both.items():
+                two = statistics.median(times)
+                expected = clusters.predicted_s(costs, 2, 1, link, STREAMS, every)
+                print(
+                    f"{layers}x{hidden:<5} {every:10}  {1000 * one:7.1f} ms  {1000 * two:7.1f} ms   {2 * one / two:.2f} "
+                    f"({2 * one / expected:.2f})",
+                    flush=True,
+                )
 
 
 def gradient_bytes(layers: int, hidden: int) -> int:

@@ -1,11 +1,9 @@
 """Ranks of MPI against shards in forked processes: the same work on the same cores, in turn.
 
     python -m tests.benchmarks.ranks [--ranks 2] [--rounds 5] [--seconds 5]
-    python -m tests.benchmarks.ranks --link     # each rank as a host of its own, with a link of 1 Gbit/s between (root, Linux)
 
 Needs mpi4py and mpirun. Prints the median time of a step, the ratio of each round, and the geometric mean of the ratios.
-Every number comes from a job of its own. With ``--link``, two network namespaces stand for two hosts; the baseline is one
-process with one core and one shard of half the batch, so that the ratio is the efficiency of the second host.
+Every number comes from a job of its own. `tests.benchmarks.link` measures ranks on two hosts.
 """
 
 from __future__ import annotations
@@ -36,8 +34,8 @@ def measure(job: dict[str, Any]) -> None:
     from charlstm.training import loop, state
     from tests.benchmarks.workers import median_s
 
-    names = ("layers", "hidden", "batch", "seq")
-    config = TrainConfig(**{name: job[name] for name in names}, val_fraction=0.0)
+    names = ("layers", "hidden", "batch", "seq", "sync_every")
+    config = TrainConfig(**{name: job[name] for name in names if name in job}, val_fraction=0.0)
     text = corpus.read((str(ROOT / "corpora" / "fables.txt"),))
     run, _ = state.begin(text, config, RunOptions(threads=job["threads"]).cores)
     run.schedule.last = run.schedule.eval_every = 10**9
@@ -48,7 +46,8 @@ def measure(job: dict[str, Any]) -> None:
             pass
 
     try:
-        print(json.dumps({"s": median_s(step, job["seconds"]), "shards": run.config.shards}), flush=True)
+        steps = config.sync_every if launcher.hosts > 1 else 1  # between two events
+        print(json.dumps({"s": median_s(step, job["seconds"]) / steps, "shards": run.config.shards}), flush=True)
     finally:
         stream.close()  # type: ignore[attr-defined]
 

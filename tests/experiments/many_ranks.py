@@ -9,8 +9,7 @@ the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The 
 host has anything that a save of the first one lacks, which costs twice the traffic; with `slots=False` they stay on their host.
 
 `--steps` are those of the first variant. The others get as many as fit into the same time, as `tests.benchmarks.clusters` predicts it
-from the CPU time of a shard and an update, or as many with `--equal-steps`. All traffic of a local step is divided by `every`, which
-favours local steps. Two runs at a time, each on one core; loss is by steps, so no clock has a say in it. The held-out loss is that of
+from the CPU time of a shard and an update, or as many with `--equal-steps`. Two runs at a time, each on one core; loss is by steps, so no clock has a say in it. The held-out loss is that of
 the last `--held-out` characters, by the running average of the weights, from a zero state.
 """
 
@@ -22,7 +21,7 @@ import contextlib
 import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +148,11 @@ def learn(job: tuple[str, argparse.Namespace, Variant, int]) -> float:
     return run.history[-1].val_nats
 
 
-def cost(streams: int, options: argparse.Namespace) -> tuple[float, float, int]:
-    """Return the seconds of a shard and of an update, and the bytes of the gradients."""
-    layers, hidden = map(int, options.size.split("x"))
-    return clusters.measured(layers, hidden, streams, 1.0)
-
-
-def step_s(variant: Variant, options: argparse.Namespace, shard_s: float, update_s: float, size: int) -> float:
+def step_s(variant: Variant, options: argparse.Namespace, costs: clusters.Costs) -> float:
     """Return the predicted seconds of a step."""
-    alone = shard_s + update_s / min(options.ranks, options.per_host)
     link = next(link for link in clusters.LINKS if link[0].startswith(f"{options.gbit} "))
-    whole = clusters.predicted_s(shard_s, update_s, size, options.ranks, options.per_host, link, variant.streams)
-    return alone + (whole - alone) * (1 + variant.slots) / variant.every
+    costs = costs if variant.slots else replace(costs, slots=0)
+    return clusters.predicted_s(costs, options.ranks, options.per_host, link, variant.streams, variant.every)
 
 
 def main() -> None:
@@ -179,8 +171,9 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     named = [(k, Variant(**{n: ast.literal_eval(x) for n, _, x in (w.partition("=") for w in k.split())}))
              for k in options.variants]  # fmt: skip
-    costs = {streams: cost(streams, options) for streams in {variant.streams for _, variant in named}}
-    times = [step_s(variant, options, *costs[variant.streams]) for _, variant in named]
+    layers, hidden = map(int, options.size.split("x"))
+    costs = {v.streams: clusters.measured(layers, hidden, v.streams, 1.0) for _, v in named}
+    times = [step_s(variant, options, costs[variant.streams]) for _, variant in named]
     jobs = []
     for (_, v), s in zip(named, times, strict=True):
         steps = options.steps if options.equal_steps else options.steps * times[0] / s
