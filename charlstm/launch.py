@@ -22,11 +22,12 @@ from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
-from charlstm.training.autoconfig import choose, outgrown
+from charlstm.training.autoconfig import outgrown
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
 from charlstm.training.memory import available_bytes, check_memory
+from charlstm.training.pace import choose_by_first_steps
 from charlstm.training.state import Pretrained, TrainState, begin, fit_to_ranks
 
 MOST_HELD_OUT = 1_000_000
@@ -176,10 +177,7 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
     notes.append(again.check_held_out(text, request.unknown))
-    choice = choose(
-        len(train_ids), len(text.vocabulary), request.budget, overrides, request.options.cores,
-        weights.model.config if weights else None,
-    )  # fmt: skip
+    choice = choose_by_first_steps(text, train_ids, request.budget, overrides, request.options.cores, weights)
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
     if len(text.vocabulary) > MANY_CHARACTERS:
         notes.append(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,10 @@ import pytest
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.settings import Budget, TrainConfig
-from charlstm.training import autoconfig
+from charlstm.text import corpus
+from charlstm.training import autoconfig, pace
 from charlstm.training.autoconfig import choose
+from tests.conftest import VERSES
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +112,49 @@ def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:
 def test_a_larger_model_is_more_work() -> None:
     ladder = [autoconfig.work(layers, hidden, 65, 2048) for layers, hidden in autoconfig.SIZES]
     assert ladder == sorted(ladder)
+
+
+# -- the pace of the run's own first steps
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """A clock on which each look takes this long."""
+    times = itertools.count(0.0, seconds)
+    return lambda: next(times)
+
+
+@pytest.fixture
+def long_text(folder: Path) -> corpus.Corpus:
+    Path("long.txt").write_text(VERSES * 500, encoding="utf-8")
+    return corpus.read(("long.txt",), cache=None)
+
+
+def by_first_steps(text: corpus.Corpus, tick_s: float, budget: Budget, **overrides: Any) -> dict[str, Any]:
+    wishes = {"batch": 4, "seq": 8, **overrides}
+    return pace.choose_by_first_steps(text, text.ids, budget, wishes, 1, None, ticking(tick_s)).settings
+
+
+def test_a_busy_machine_gets_a_smaller_model_than_its_matrix_products_suggest(long_text: corpus.Corpus) -> None:
+    quick, slow = (by_first_steps(long_text, tick_s, Budget(minutes=600)) for tick_s in (0.4, 1e5))
+    assert slow["hidden"] == autoconfig.SIZES[0][1] < quick["hidden"]
+    assert slow["dropout"] < quick["dropout"]
+
+
+def test_no_steps_are_taken_where_the_pace_decides_nothing(
+    long_text: corpus.Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(pace, "first_steps")
+    for budget in (Budget(steps=500), Budget(epochs=3.0)):
+        assert (
+            by_first_steps(long_text, 1.0, budget)
+            == choose(len(long_text.ids), len(long_text.vocabulary), budget, {"batch": 4, "seq": 8}, 1).settings
+        )
+    wish = {"hidden": 64, "layers": 1, "dropout": 0.1}
+    assert by_first_steps(long_text, 1.0, Budget(minutes=600), **wish).items() >= wish.items()
+
+
+def test_first_steps_that_diverge_decide_nothing(long_text: corpus.Corpus) -> None:
+    wild = {"lr": 1e38, "optimizer": "sgd", "clip": 0.0}
+    sizes, wishes = (len(long_text.ids), len(long_text.vocabulary)), {"batch": 4, "seq": 8, **wild}
+    first = choose(*sizes, Budget(minutes=600), wishes, 1).settings
+    assert by_first_steps(long_text, 0.01, Budget(minutes=600), **wild) == first

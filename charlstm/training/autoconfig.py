@@ -48,7 +48,7 @@ LOGITS = 1 << 24
 PROBES, PROBE_S = 4, 0.04
 """How often the speed is measured, and for how many seconds. The best counts: other work on the machine can only lower it."""
 EFFICIENCY = 0.6
-"""Fraction of the measured speed that training reaches."""
+"""Fraction of the measured speed that training reaches, until its own steps tell: see `charlstm.training.pace`."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +67,37 @@ class Reach:
     V: int  # vocabulary size
     window: int  # characters per step: batch * seq
     readable: float  # maximum number of characters, whatever the speed
-    flops: float | None  # per second; None: time does not matter
+    flops: float | None  # per second that training reaches; None: time does not matter
     seconds: float
 
     @classmethod
-    def of(cls, chars: int, V: int, budget: Budget, batch: int, seq: int, threads: int, pretrained: bool) -> Reach:
-        """Measure the machine's speed if the budget is a time; a budget in steps or epochs gives the same everywhere."""
-        flops, readable = None, math.inf
-        minutes, epochs = default_budget(chars, pretrained)
+    def of(
+        cls,
+        chars: int,
+        V: int,
+        budget: Budget,
+        window: tuple[int, int],
+        threads: int,
+        pretrained: bool,
+        flops: float | None,
+    ) -> Reach:
+        """Measure the machine's speed if the budget is a time and `flops` does not tell it; others give the same everywhere."""
+        batch, seq = window
+        readable, (_, epochs) = math.inf, default_budget(chars, pretrained)
         if budget.epochs is not None:
-            readable = budget.epochs * chars
+            readable, flops = budget.epochs * chars, None
         elif budget.steps is not None:
-            readable = float(budget.steps * batch * seq)
+            readable, flops = float(budget.steps * batch * seq), None
         else:
-            flops = speed(threads if shards_for(batch, threads) > 1 else 1)
+            flops = flops or EFFICIENCY * speed(threads if shards_for(batch, threads) > 1 else 1)
             readable = math.inf if budget.minutes is not None else float(epochs * chars)
-        return cls(chars, V, batch * seq, readable, flops, 60 * (budget.minutes or minutes))
+        return cls(chars, V, batch * seq, readable, flops, seconds_of(budget, chars, pretrained))
 
     def affordable(self, layers: int, hidden: int) -> float:
         """Return how many characters training can read within the budget."""
         if self.flops is None:
             return self.readable
-        by_time = EFFICIENCY * self.flops * self.seconds / work(layers, hidden, self.V, self.window)
+        by_time = self.flops * self.seconds / work(layers, hidden, self.V, self.window)
         return min(self.readable, by_time)
 
     def epochs(self, layers: int, hidden: int) -> float:
@@ -100,8 +109,19 @@ class Reach:
         return self.epochs(layers, hidden) * math.sqrt(weights(layers, hidden, self.V) / max(1, self.chars))
 
 
+def seconds_of(budget: Budget, chars: int, pretrained: bool) -> float:
+    """Return a budget's time in seconds, or that of the default budget if it has none: see `settings.default_budget`."""
+    return 60 * (budget.minutes or default_budget(chars, pretrained)[0])
+
+
 def choose(
-    chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int, pretrained: ModelSize | None = None
+    chars: int,
+    V: int,
+    budget: Budget,
+    overrides: dict[str, Any],
+    threads: int,
+    pretrained: ModelSize | None = None,
+    flops: float | None = None,
 ) -> Choice:
     """Choose the settings that the user left open.
 
@@ -112,10 +132,11 @@ def choose(
         overrides: settings given by the user, which are never changed.
         threads: number of cores to use.
         pretrained: the model whose weights training starts from; its size is given.
+        flops: operations per second that training reaches; None: measure matrix products.
     """
     open_ones = ["hidden", "layers", "dropout"]
     batch, seq = _window(V, overrides)
-    reach = Reach.of(chars, V, budget, batch, seq, threads, pretrained is not None)
+    reach = Reach.of(chars, V, budget, (batch, seq), threads, pretrained is not None, flops)
     layers, hidden = (pretrained.layers, pretrained.hidden) if pretrained else _size(reach, overrides)
     rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
     settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
