@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlstm import launcher
 from charlstm.nn import model
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.settings import Budget, TrainConfig
@@ -158,3 +159,17 @@ def test_first_steps_that_diverge_decide_nothing(long_text: corpus.Corpus) -> No
     sizes, wishes = (len(long_text.ids), len(long_text.vocabulary)), {"batch": 4, "seq": 8, **wild}
     first = choose(*sizes, Budget(minutes=600), wishes, 1).settings
     assert by_first_steps(long_text, 0.01, Budget(minutes=600), **wild) == first
+
+
+# -- ranks
+
+
+@pytest.mark.parametrize(("ranks", "batch", "lr"), [(1, 32, None), (2, 32, None), (4, 128, 0.035), (16, 512, 0.035)])
+def test_many_ranks_get_a_larger_batch_and_a_higher_rate(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, batch: int, lr: float | None
+) -> None:
+    monkeypatch.setattr(launcher, "ranks", ranks)
+    found = choose(10**8, 65, Budget(minutes=5), {}, ranks).settings
+    assert (found["batch"], found.get("lr")) == (batch, pytest.approx(lr) if lr else None)
+    assert choose(10**8, 65, Budget(minutes=5), {"batch": 64, "lr": 0.01}, ranks).settings["lr"] == 0.01
+    assert "lr" not in choose(10**8, 65, Budget(minutes=5), {"optimizer": "adam"}, ranks).settings

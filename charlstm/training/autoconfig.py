@@ -41,8 +41,10 @@ PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
 OUTGROWN = 1.5
 """A model from random weights is preferred to the pretrained one if it takes more than this many times its work per character."""
-RANK_STREAMS = 16
-"""Streams of the default batch per rank of an MPI job; two ranks then have the batch of one machine."""
+RANK_STREAMS, FEW_RANKS = 32, 2
+"""Streams of the default batch per rank of an MPI job of more than `FEW_RANKS`; a smaller one has the batch of one machine."""
+LARGE_BATCH, LARGE_BATCH_RATE = 128, 1.4
+"""Streams from which on Muon's learning rate has this factor."""
 LOGITS = 1 << 24
 """Maximum number of logits in a window, which limits memory when the vocabulary is very large."""
 PROBES, PROBE_S = 4, 0.04
@@ -145,6 +147,9 @@ def choose(
         factor = next(factor for limit, factor in PRETRAINED_RATES if chars <= limit)
         settings["lr"] = factor * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
         settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
+    elif settings["batch"] >= LARGE_BATCH and overrides.get("optimizer", TrainConfig.optimizer) == "muon":
+        open_ones.append("lr")
+        settings["lr"] = LARGE_BATCH_RATE * LEARNING_RATES["muon"]
     settings |= overrides
     chosen = [f"`{name}` {settings[name]:g}" for name in open_ones if name not in overrides]
     epochs = reach.epochs(layers, hidden)
@@ -173,7 +178,8 @@ def outgrown(
 
 def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
     """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
-    batch = overrides.get("batch", max(TrainConfig.batch, RANK_STREAMS * launcher.ranks))
+    default = RANK_STREAMS * launcher.ranks if launcher.ranks > FEW_RANKS else TrainConfig.batch
+    batch = overrides.get("batch", default)
     seq = overrides.get("seq", TrainConfig.seq)
     while batch * seq * V > LOGITS and (
         ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
