@@ -266,6 +266,7 @@ def test_on_one_host_steps_of_their_own_change_nothing_and_the_program_says_so(t
     taken()
     done = local(*command, "--sync-every", 4)
     assert "--sync-every 4 has no effect: this run is on one host" in done.err
+    assert "hosts averaged every 4 steps" in ended(spawn("info", "verses")).out
     found = checkpoint.load_run(PATH)
     assert (expected.config.sync_every, found.config.sync_every) == (1, 4)
     assert all((expected.params[name] == p).all() for name, p in found.params.items())

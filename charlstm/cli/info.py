@@ -100,7 +100,8 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "settings",
-            f"batch {config.batch}, window {config.seq}, {config.optimizer} at {config.peak_lr:g}, clip {config.clip:g}, seed {config.seed}",
+            f"batch {config.batch}, window {config.seq}, {config.optimizer} at {config.peak_lr:g}, clip {config.clip:g}, seed {config.seed}"
+            + (f", hosts averaged every {config.sync_every} steps" if config.sync_every > 1 else ""),
         ),
         (
             "trained",
