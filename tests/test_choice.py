@@ -173,3 +173,6 @@ def test_many_ranks_get_a_larger_batch_and_a_higher_rate(
     assert (found["batch"], found.get("lr")) == (batch, pytest.approx(lr) if lr else None)
     assert choose(10**8, 65, Budget(minutes=5), {"batch": 64, "lr": 0.01}, ranks).settings["lr"] == 0.01
     assert "lr" not in choose(10**8, 65, Budget(minutes=5), {"optimizer": "adam"}, ranks).settings
+    assert (
+        choose(10**5, 65, Budget(minutes=5), {}, ranks).settings["batch"] == 32
+    )  # an epoch of a short text has few steps

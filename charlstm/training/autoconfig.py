@@ -43,6 +43,8 @@ OUTGROWN = 1.5
 """A model from random weights is preferred to the pretrained one if it takes more than this many times its work per character."""
 RANK_STREAMS, FEW_RANKS = 32, 2
 """Streams of the default batch per rank of an MPI job of more than `FEW_RANKS`; a smaller one has the batch of one machine."""
+EPOCH_STEPS = 50
+"""Minimum number of steps per epoch for a default batch that is larger than that of one machine."""
 LARGE_BATCH, LARGE_BATCH_RATE = 128, 1.4
 """Streams from which on Muon's learning rate has this factor."""
 LOGITS = 1 << 24
@@ -137,7 +139,7 @@ def choose(
         flops: operations per second that training reaches; None: measure matrix products.
     """
     open_ones = ["hidden", "layers", "dropout"]
-    batch, seq = _window(V, overrides)
+    batch, seq = _window(chars, V, overrides)
     reach = Reach.of(chars, V, budget, (batch, seq), threads, pretrained is not None, flops)
     layers, hidden = (pretrained.layers, pretrained.hidden) if pretrained else _size(reach, overrides)
     rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
@@ -176,11 +178,11 @@ def outgrown(
     return work(alone["layers"], alone["hidden"], V, window) > limit
 
 
-def _window(V: int, overrides: dict[str, Any]) -> tuple[int, int]:
+def _window(chars: int, V: int, overrides: dict[str, Any]) -> tuple[int, int]:
     """Return batch and seq, reduced for a large vocabulary until a window has at most `LOGITS` logits."""
-    default = RANK_STREAMS * launcher.ranks if launcher.ranks > FEW_RANKS else TrainConfig.batch
-    batch = overrides.get("batch", default)
     seq = overrides.get("seq", TrainConfig.seq)
+    wanted = RANK_STREAMS * launcher.ranks if launcher.ranks > FEW_RANKS else 0
+    batch = overrides.get("batch", max(TrainConfig.batch, min(wanted, chars // (EPOCH_STEPS * seq))))
     while batch * seq * V > LOGITS and (
         ("batch" not in overrides and batch > 8) or ("seq" not in overrides and seq > 16)
     ):
