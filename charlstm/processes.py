@@ -17,7 +17,7 @@ from charlstm.errors import CharlstmError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-BLOCK = 64
+BLOCK = 16
 """Steps per block of results that a worker of `run_in_processes` sends."""
 
 T = TypeVar("T")

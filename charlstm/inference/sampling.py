@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,12 @@ import numpy as np
 from charlstm.errors import CharlstmError, PromptError, UsageError
 from charlstm.inference import drafts
 from charlstm.inference.drafts import Draft, Ending
+from charlstm.inference.noise import Noise
 from charlstm.nn import decoding
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
 from charlstm.nn.threads import shards_for, split
-from charlstm.nn.types import Array, Arrays
+from charlstm.nn.types import Array, Arrays, Ids
 from charlstm.processes import run_in_processes
 from charlstm.settings import SampleConfig
 from charlstm.text.lines import STOPS, WIDE_STOPS
@@ -25,10 +27,8 @@ from charlstm.text.vocabulary import Vocabulary, describe_some
 if TYPE_CHECKING:
     from charlstm.inference.novelty import Passages
 
-SMALLEST = np.float32(1e-30)
-"""Replaces a uniform random number of 0, which has no logarithm."""
-BLOCK_NUMBERS, BLOCK_TOTAL = 1 << 14, 1 << 18
-"""Approximate maximum of random numbers drawn at a time, for one text and for all together."""
+PIECE_CHARS = 16
+"""Characters per piece of several texts."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def generate(
         passages: for `no_copy`, those of that length in the training text.
 
     Yields:
-        for every generated character, one string per text: what can be shown of it now, which is empty once the text
-        has ended, and while it is a draft or may be the start of the stop text.
+        for every generated character, or for some if several texts end together, one string per text: what can be shown
+        of it now, which is empty once the text has ended, and while it is a draft or may be the start of the stop text.
 
     Raises:
         PromptError, UsageError: see `check`.
@@ -150,6 +150,9 @@ def _generate(
     n, vocabulary = len(rngs), char_model.vocabulary
     prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
     streams = _Streams(char_model, settings, rngs, prompt)
+    if n > 1 and not (settings.stop or settings.lines or settings.max_chars or settings.no_copy):
+        yield from streams.pieces(settings.length)
+        return
     endings = [Ending(settings) for _ in range(n)]
     checked: list[Draft[_Stream]] = []
     if settings.max_chars or settings.no_copy:
@@ -198,7 +201,7 @@ class _Streams:
         self.texts = list(range(n))  # the texts that the streams belong to
         self.stepper = Stepper(char_model.params, char_model.config, n)
         self.how = decoding_of(vocabulary, settings)
-        self.noise = _Noise(rngs, len(vocabulary))
+        self.noise = Noise(rngs, len(vocabulary))
         self.lines: decoding.LineAccount | None = None
         if any(char_model.line_chars) and not self.how.exact:
             hazard = decoding.LineHazard(char_model.line_chars)
@@ -215,10 +218,22 @@ class _Streams:
 
     def step(self) -> list[tuple[int, str]]:
         """Choose the next characters; return them with the numbers of their texts."""
+        ids = self._choose()
+        return [(text, self.characters[i]) for text, i in zip(self.texts, ids.tolist(), strict=True)]
+
+    def pieces(self, length: int) -> Iterator[list[str]]:
+        """Yield texts that all have the same length (0: no end), in pieces, because Python's part of each character counts."""
+        left = length or math.inf
+        while left > 0:
+            ids = np.stack([self._choose() for _ in range(int(min(PIECE_CHARS, left)))], axis=1)
+            yield ["".join(map(self.characters.__getitem__, text)) for text in ids.tolist()]
+            left -= ids.shape[1]
+
+    def _choose(self) -> Ids:
         if self.begun:
             self.ids = decoding.sample(self.stepper.step(self.ids), self.noise.take(), self.how, self.lines)
         self.begun = True
-        return [(text, self.characters[i]) for text, i in zip(self.texts, self.ids.tolist(), strict=True)]
+        return self.ids
 
     def save_and_restore(self, text: int) -> tuple[Callable[[], _Stream], Callable[[_Stream, str], None]]:
         """Return the functions that a `Draft` needs."""
@@ -286,31 +301,3 @@ def decoding_of(vocabulary: Vocabulary, settings: SampleConfig) -> decoding.Deco
         line_end=int(vocabulary.encode("\n")[0]) if "\n" in vocabulary else None,
         ends=tuple(vocabulary.encode("".join(endings)).tolist()),
     )
-
-
-class _Noise:
-    """Standard Gumbel noise, drawn in blocks; each text gets the noise that it would get alone.
-
-    In float32 the noise is cut off at 16.6, which one number in 16 million would exceed.
-    """
-
-    def __init__(self, rngs: Sequence[np.random.Generator], V: int) -> None:
-        self.rngs, self.V = list(rngs), V
-        self.block = np.empty((0, V, len(rngs)), np.float32)
-
-    def take(self) -> Array:
-        """Return the noise of the next step, (V, n)."""
-        if not len(self.block):
-            steps = max(1, min(BLOCK_NUMBERS // self.V, BLOCK_TOTAL // (self.V * len(self.rngs))))
-            u = np.stack([rng.random((steps, self.V), np.float32) for rng in self.rngs], axis=2)
-            np.log(np.maximum(u, SMALLEST, out=u), out=u)
-            np.log(np.negative(u, out=u), out=u)
-            self.block = np.negative(u, out=u)
-        noise: Array = self.block[0]
-        self.block = self.block[1:]
-        return noise
-
-    def keep(self, streams: Sequence[int]) -> None:
-        """Drop all other streams."""
-        self.rngs = [self.rngs[k] for k in streams]
-        self.block = self.block[:, :, streams]
