@@ -152,7 +152,7 @@ FAULTS = (
     # -- inference
     fault("one character too many", "inference/drafts.py", "cli sample", "self.chars == self.length", "self.chars > self.length"),
     fault("stop text written", "inference/drafts.py", "cli sample", "self.held[: -len(self.stop)]", "self.held"),
-    fault("all texts share one generator", "inference/sampling.py", "api sample", "[rng.random((steps, self.V), np.float32) for", "[self.rngs[0].random((steps, self.V), np.float32) for"),
+    fault("all texts share one generator", "inference/noise.py", "api sample", "[rng.random((steps, self.V), np.float32) for", "[self.rngs[0].random((steps, self.V), np.float32) for"),
     fault("evaluation predicts its input", "inference/evaluation.py", "training", "ids[window + 1]", "ids[window]"),
     fault("counts not smoothed", "inference/evaluation.py", "training", "_count(train_ids, V) + 1.0", "_count(train_ids, V) + 0.1"),
     fault("discount of Kneser and Ney wrong", "inference/ngram.py", "ngram", "once / (once + 2 * twice)", "once / (once + twice)"),
