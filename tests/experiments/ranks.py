@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,8 +47,8 @@ def finish(folder: Path, ranks: int) -> tuple[list[bytes], set[str]]:
     return [(runs / name).read_bytes() for name in FILES], {path.name for path in runs.iterdir()}
 
 
-def disturb(folder: Path, ranks: int, rng: random.Random, usual_s: float) -> tuple[str, float, str, int]:
-    """Kill a rank; return the victim, how long the job took to end, who said so, and its status."""
+def disturb(folder: Path, ranks: int, rng: random.Random, usual_s: float) -> tuple[str, float, str, int] | None:
+    """Kill a rank; return the victim, how long the job took to end, who said so, and its status; None if it had ended before."""
     job, log = train(folder, ranks)
     victim = rng.randrange(ranks)
     processes = mpi.pids(job, ranks)
@@ -55,7 +56,8 @@ def disturb(folder: Path, ranks: int, rng: random.Random, usual_s: float) -> tup
     try:
         os.kill(processes[victim], signal.SIGKILL)
     except ProcessLookupError:
-        return "nobody, because it had ended", 0.0, "nobody", job.wait()
+        job.wait()
+        return None
     began = time.monotonic()
     try:
         status = job.wait(60)
@@ -90,8 +92,11 @@ def main(argv: list[str] | None = None) -> None:
         for count in range(1, options.jobs + 1):
             folder, ranks = Path(name) / str(count), options.ranks[count % len(options.ranks)]
             folder.mkdir()
-            victim, seconds, said, status = disturb(folder, ranks, rng, usual_s[ranks])
-            ended = seconds < END_S and bool(said) and (status != 0 or victim.startswith("nobody"))
+            while (disturbed := disturb(folder, ranks, rng, usual_s[ranks])) is None:
+                shutil.rmtree(folder)  # the moment came too late: another job
+                folder.mkdir()
+            victim, seconds, said, status = disturbed
+            ended = seconds < END_S and bool(said) and status != 0
             equal = finish(folder, ranks) == expected[ranks]
             soon, same, own, longest = soon + ended, same + equal, own + (said == "charlstm"), max(longest, seconds)
             print(
