@@ -63,7 +63,10 @@ def run_in_processes(jobs: Jobs[T], sizes: Sequence[int], nothing: T) -> Iterato
         with on_ranks(jobs[1:]) as ranks:
             yield from _join([jobs[0](), *map(_received, ranks)], sizes, nothing)
         return
-    if not CAN_FORK or len(jobs) == 1:
+    if len(jobs) == 1:
+        yield from jobs[0]()
+        return
+    if not CAN_FORK:
         yield from _join([job() for job in jobs], sizes, nothing)
         return
     from multiprocessing import Pipe, connection  # slow to import and rarely needed

@@ -97,7 +97,7 @@ def sample(logits: Array, noise: Array, how: Decoding, lines: LineAccount | None
     if N == 1:
         logits, noise = logits[:, 0], noise[:, 0]  # NumPy is faster with one dimension
     if how.exact:
-        scores = logits.astype(np.float64) + noise
+        scores = np.add(logits, noise, dtype=np.float64)
     else:
         boost = None if lines is None else lines.boost().reshape(logits.shape[1:])
         scores, log_odds = log_scores(logits, how, boost)

@@ -37,18 +37,27 @@ class Stepper:
                 self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
         self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
         self.projection: Array | None = params["out.P"] if config.embedding else None
-        self.residual = config.residual
+        self.sum = np.empty((N, H), dtype) if config.residual and L > 1 else None
         self.logits = np.empty((config.vocabulary, N), dtype)
 
     def step(self, ids: Ids) -> Array:
         """Feed one character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
-        self.cells[0].step(self.rows[ids].swapaxes(0, 1))
+        self.cells[0].step(self.rows[ids].swapaxes(0, 1) if len(ids) > 1 else self.rows[ids[0]][:, None])
         for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
             cell.step(bias)
-        y = np.add.reduce([cell.h for cell in self.cells]).T if self.residual else self.cells[-1].h.T
+        y = self._top().T
         np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
         np.add(self.logits, self.top_bias, out=self.logits)
         return self.logits
+
+    def _top(self) -> Array:
+        """Return what the logits read: h of the top layer, or with residual connections the sum of h of all layers."""
+        if self.sum is None:
+            return self.cells[-1].h
+        np.add(self.cells[0].h, self.cells[1].h, out=self.sum)
+        for cell in self.cells[2:]:
+            np.add(self.sum, cell.h, out=self.sum)
+        return self.sum
 
     def save(self, stream: int) -> Array:
         """Return a copy of the state of one stream, (2 L H,)."""

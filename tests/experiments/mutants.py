@@ -112,7 +112,7 @@ FAULTS = (
     fault("optimizer slots not cleared at a recovery", "training/loop.py", "guard", "slot.fill(0)", "slot.fill"),
     fault("rate not lowered after a recovery", "training/loop.py", "guard", "state.schedule.lr(state.step) * state.guard.lr_scale", "state.schedule.lr(state.step)"),
     fault("no gradient through a residual connection", "nn/model.py", "model", "d_x += d_y", "pass"),
-    fault("residual connection not sampled from", "nn/stepper.py", "model", "if self.residual else self.cells[-1].h.T", "if self.residual == 2 else self.cells[-1].h.T"),
+    fault("residual connection not sampled from", "nn/stepper.py", "model", "np.add(self.cells[0].h, self.cells[1].h, out=self.sum)", "np.add(0, self.cells[1].h, out=self.sum)"),
     fault("weights not averaged", "training/loop.py", "training", "optim.average(state.averaged, state.params, math.ceil(state.step / engine.sync_every))", "_copy(state.params, state.averaged)"),
     fault("an event where hosts differ", "training/loop.py", "mpi", "if not synchronize:", "if False:"),
     fault("snapshot never taken", "training/loop.py", "guard", "_copy(state.params, state.snapshot)", "_copy(state.snapshot, state.snapshot)"),
