@@ -20,7 +20,7 @@ from charlstm.errors import CheckpointError, CorpusError, LockedError, PromptErr
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import RunOptions, SampleConfig, TrainConfig
 from charlstm.storage import checkpoint
-from tests.conftest import ROOT, VERSES, Result
+from tests.conftest import ROOT, VERSES, Result, slow
 
 Program = Callable[..., Result]
 TINY = {"hidden": 8, "batch": 4, "seq": 10, "preview_every_s": 0.0}
@@ -36,6 +36,7 @@ def model(copy_run: Callable[..., None]) -> api.Model:
 # -- the page
 
 
+@slow
 def test_the_examples_of_the_page_run_as_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "mytext.txt").write_text(VERSES * 20, encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)

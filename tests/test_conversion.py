@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlstm.cli import conversion
@@ -66,6 +66,7 @@ def test_a_value_is_converted_as_typer_does_it_or_left_to_typer(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "list" not in kind])
+@settings(max_examples=30)
 @given(
     st.one_of(
         st.text(max_size=8),

@@ -253,13 +253,13 @@ def test_training_ends_when_the_held_out_loss_has_turned_for_good(
     rng = np.random.default_rng(0)
     Path("noise.txt").write_text("".join(rng.choice(list("abcdefgh\n"), 1500)), encoding="utf-8")
     options = ("--hidden", 64, "--dropout", 0, "--batch", 4, "--seq", 16, "--lr", 0.01, "--preview-every", 0)
-    result = charlstm("train", "noise.txt", "--steps", 4000, *options)
+    result = charlstm("train", "noise.txt", "--steps", 2000, *options)
     assert result.status == 0
     assert "stopped early" in result.err
     assert "overfits" in result.err
     assert "--dropout" in result.err
     told = json.loads(charlstm("info", "noise", "--json").out)
-    assert told["step"] < 4000
+    assert told["step"] < 2000
     again = charlstm("resume", "noise")
     assert again.status == 0
     assert "finished" in again.err
