@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 BLOCK = 16
-"""Steps per block of results that a worker of `run_in_processes` sends."""
+"""Results that a worker of `run_in_processes` sends at a time."""
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ Sums have a fixed order: the shards of a host in ascending order, then the hosts
 `DataParallel`, and the result has the same bytes.
 
 With `TrainConfig.sync_every`, the plan is `local`: each host updates its parameters from the gradients of its own streams
-(local SGD; Stich 2019), and parameters and slots are averaged when rank 0 says so. Between that, the hosts send each other
+(local SGD; Stich 2019), and parameters and slots are averaged when rank 0 says so. In between, the hosts send each other
 only the characters of a window and a few metrics.
 """
 

@@ -4,13 +4,14 @@
     python -m tests.experiments.many_ranks TEXT --ranks 4 --per-host 1 --steps 500 "streams=16" "streams=16 every=8"
 
 A variant is a list of NAME=VALUE: `streams` per rank; `lr`, the peak learning rate; `every`, how many steps each host takes alone
-before the parameters of all are averaged (1: gradients are summed at every step, as charlstm does); `outer`, the Nesterov momentum of
+before the parameters of all are averaged (1: gradients are summed at every step); `outer`, the Nesterov momentum of
 the averages' change, and `rate`, its rate (DiLoCo, Douillard et al. 2023). The slots of an optimizer are averaged as well, so that no
 host has anything that a save of the first one lacks, which costs twice the traffic; with `slots=False` they stay on their host.
 
 `--steps` are those of the first variant. The others get as many as fit into the same time, as `tests.benchmarks.clusters` predicts it
-from the CPU time of a shard and an update, or as many with `--equal-steps`. Two runs at a time, each on one core; loss is by steps, so no clock has a say in it. The held-out loss is that of
-the last `--held-out` characters, by the running average of the weights, from a zero state.
+from the CPU time of a shard and an update, or as many with `--equal-steps`. Two runs at a time, each on one core; loss is by steps, so
+no clock has a say in it. The held-out loss is that of the last `--held-out` characters, by the running average of the weights, from a
+zero state.
 """
 
 from __future__ import annotations
