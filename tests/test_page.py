@@ -21,6 +21,7 @@ from charlstm.nn.config import ModelConfig
 from charlstm.nn.stepper import Stepper
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
+from charlstm.text.lines import opening
 from charlstm.text.vocabulary import Vocabulary
 from tests.browser import CHROMIUM, Browser, Page
 
@@ -241,11 +242,13 @@ def test_the_page_writes_what_python_writes(name: str, show: Callable[..., Page]
     assert page.complaints() == []
 
 
-def test_an_empty_prompt_begins_a_line(show: Callable[..., Page]) -> None:
+def test_an_empty_prompt_begins_a_paragraph_where_empty_lines_separate_them(show: Callable[..., Page]) -> None:
     run = RUNS["61"]
+    before = opening(Vocabulary(run.characters), run.line_chars)
+    assert before == "\n\n"
     page = show(run.page())
-    assert page.run("charlstm.generate({temperature: 0, length: 50})") == greedy(run, "\n", 50)
-    shown = greedy(run, "\n", 600).lstrip("\n")
+    assert page.run("charlstm.generate({temperature: 0, length: 50})") == greedy(run, before, 50)
+    shown = greedy(run, before, 600).lstrip("\n")
     page = show(run.page(), "#temperature=0&length=600")
     finish(page)
     assert text_of(page, "text") == shown

@@ -20,8 +20,10 @@ from charlstm.cli import sample as cli_sample
 from charlstm.errors import UsageError
 from charlstm.inference import drafts
 from charlstm.settings import SampleConfig
+from charlstm.text.lines import line_quantiles, opening
 from charlstm.text.prompt import read_prompt
-from tests.conftest import SMALL, Result, slow, spawn
+from charlstm.text.vocabulary import Vocabulary
+from tests.conftest import ROOT, SMALL, Result, slow, spawn
 
 Program = Callable[..., Result]
 
@@ -44,6 +46,23 @@ def typed(charlstm: Program, run: str, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 
 # -- how it begins
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [("a\nbb\n", "\n"), ("a\n\nbb\n\nc\n\n", "\n\n"), ("a\n" * 99 + "\n", "\n"), ("a b", "")],
+)
+def test_a_text_without_a_prompt_begins_a_line_or_a_paragraph(text: str, before: str) -> None:
+    """Where empty lines separate paragraphs, the next character after a single line end would be another."""
+    vocabulary = Vocabulary("".join(sorted(set(text))))
+    assert opening(vocabulary, line_quantiles(vocabulary.encode(text), vocabulary)) == before
+    assert opening(vocabulary, ()) == before[:1]
+
+
+def test_the_first_paragraph_of_the_bundled_model_is_not_empty() -> None:
+    fables = api.load(ROOT / "checkpoints" / "fables.npz")
+    made = fables.sample_many(range(32), SampleConfig(lines=1, length=0))
+    assert all(len(line) > 1 for line in map("".join, zip(*made, strict=True)))
 
 
 def test_a_prompt_from_a_file_is_that_prompt(charlstm: Program, run: str, folder: Path) -> None:

@@ -123,7 +123,7 @@ function stepLayer(weights, inputs, start, from, c, h) {
 }
 
 class Model {
-  constructor({ characters, hidden, layers, embedding, residual, stops, lineChars, arrays: entries }, base85) {
+  constructor({ characters, hidden, layers, embedding, residual, stops, lineChars, opening, arrays: entries }, base85) {
     const arrays = readArrays(entries, base85);
     this.characters = Array.from(characters); // code points: a character beyond U+FFFF is one
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
@@ -131,6 +131,7 @@ class Model {
     this.ends = new Set([this.lineEnd, ...Array.from(stops, (stop) => this.ids.get(stop))]); // of lines and sentences
     this.ends.delete(undefined);
     this.hazard = lineHazard(lineChars);
+    this.opening = opening; // what is read before a text without a prompt
     this.hidden = hidden;
     this.residual = residual;
     this.embedding = embedding ? arrays["embed.E"] : null;
@@ -156,9 +157,9 @@ class Model {
     return rows;
   }
 
-  /** The characters' ids; an empty prompt begins a line, as in `charlstm sample`, if the model knows line ends. */
+  /** The characters' ids; an empty prompt begins a line or a paragraph, as in `charlstm sample`. */
   encode(prompt) {
-    const characters = Array.from(prompt || (this.lineEnd === undefined ? "" : "\n"));
+    const characters = Array.from(prompt || this.opening);
     const unknown = [...new Set(characters.filter((character) => !this.ids.has(character)))];
     if (unknown.length) throw new RangeError(`the model never saw ${JSON.stringify(unknown.slice(0, 8).join(" "))}`);
     return characters.map((character) => this.ids.get(character));

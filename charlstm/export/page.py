@@ -22,7 +22,8 @@ from typing import Any
 from charlstm.export.weights import pack
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.types import Arrays
-from charlstm.text.lines import STOPS, WIDE_STOPS
+from charlstm.text.lines import STOPS, WIDE_STOPS, opening
+from charlstm.text.vocabulary import Vocabulary
 
 NAME_CHARS = 60
 """Longer names are cut."""
@@ -80,6 +81,7 @@ def build(
         "settings": {"temperature": temperature, "topP": top_p, "length": length},
         "stops": STOPS + WIDE_STOPS,
         "lineChars": line_chars,
+        "opening": opening(Vocabulary(characters), line_chars),
         "arrays": packed.entries,
     }
     style, script = _file("page.css"), _file("page.js")

@@ -21,7 +21,7 @@ from charlstm.nn.threads import shards_for, split
 from charlstm.nn.types import Array, Arrays, Ids
 from charlstm.processes import run_in_processes
 from charlstm.settings import SampleConfig
-from charlstm.text.lines import STOPS, WIDE_STOPS
+from charlstm.text.lines import STOPS, WIDE_STOPS, opening
 from charlstm.text.vocabulary import Vocabulary, describe_some
 
 if TYPE_CHECKING:
@@ -59,13 +59,15 @@ def strip_unknown(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
     return known
 
 
-def start_text(vocabulary: Vocabulary, prompt: str, unknown: str) -> str:
-    """Return what the model reads before it writes: the prompt, or else a line end if the model knows one, or "".
+def start_text(char_model: CharModel, prompt: str, unknown: str) -> str:
+    """Return what the model reads before it writes: the prompt, or else its `opening`.
 
     Raises:
         PromptError: see `strip_unknown`.
     """
-    return strip_unknown(vocabulary, prompt, unknown) or ("\n" if "\n" in vocabulary else "")
+    return strip_unknown(char_model.vocabulary, prompt, unknown) or opening(
+        char_model.vocabulary, char_model.line_chars
+    )
 
 
 def check(char_model: CharModel, settings: SampleConfig) -> None:
@@ -103,8 +105,8 @@ def generate(
 ) -> Iterator[list[str]]:
     """Generate texts in parallel, one per random generator.
 
-    Without a prompt, a text begins as if after a line end; if the model knows no line end, it begins with a random
-    character.
+    Without a prompt, a text begins as if after a line end, or after an empty line where these separate paragraphs; if the
+    model knows no line end, it begins with a random character.
 
     Args:
         char_model: the model.
@@ -194,7 +196,7 @@ class _Streams:
     def __init__(
         self, char_model: CharModel, settings: SampleConfig, rngs: Sequence[np.random.Generator], prompt: str
     ) -> None:
-        """Read the prompt, or a line end."""
+        """Read the prompt, or what comes before a text."""
         self.char_model, n = char_model, len(rngs)
         vocabulary = char_model.vocabulary
         self.characters = vocabulary.characters
@@ -206,7 +208,7 @@ class _Streams:
         if any(char_model.line_chars) and not self.how.exact:
             hazard = decoding.LineHazard(char_model.line_chars)
             self.lines = decoding.LineAccount(hazard, n, len(prompt.rpartition("\n")[2]))
-        if start := start_text(vocabulary, settings.prompt, settings.unknown):
+        if start := start_text(char_model, settings.prompt, settings.unknown):
             *before, last = vocabulary.encode(start).tolist()
             for character in before:
                 self.stepper.step(np.full(n, character))

@@ -157,7 +157,7 @@ def score(
         )
     context_chars = 1
     if prompt is not None:
-        start = vocabulary.encode(sampling.start_text(vocabulary, prompt, unknown))
+        start = vocabulary.encode(sampling.start_text(char_model, prompt, unknown))
         context_chars, ids = max(1, len(start)), np.concatenate([start, ids])
     if len(ids) <= context_chars:
         raise UsageError("the text is too short: give one with at least two characters that the model knows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +22,8 @@ STOPS, WIDE_STOPS = ".!?…", "。！？"
 CLOSERS = "\"'”’»)]}」』）"
 """Characters that may follow the end of a sentence and belong to it."""
 
+EMPTY_LINES = 0.05
+"""Fraction of empty lines from which they separate a text's paragraphs."""
 ABBREVIATION = 12
 """Maximum number of characters of an abbreviation with dots."""
 CIRCLES, CIRCLE_CHARS = 3, 60
@@ -55,6 +58,18 @@ def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     places = np.arange(QUANTILES + 1) * (count - 1) // QUANTILES
     found = np.searchsorted(up_to, places[places < short], side="right").tolist()
     return (*found, *long_ones[places[places >= short] - short].tolist()) if count else ()
+
+
+def opening(vocabulary: Vocabulary, quantiles: Sequence[int]) -> str:
+    """Return what a model reads before it begins a text: the end of a line, or of a paragraph if empty lines separate them.
+
+    Args:
+        vocabulary: the model's; without a line end there is nothing to read.
+        quantiles: see `line_quantiles`; () if they are not known.
+    """
+    if "\n" not in vocabulary:
+        return ""
+    return "\n\n" if quantiles.count(0) > EMPTY_LINES * len(quantiles) else "\n"
 
 
 def sentence_ends(text: str, following: str) -> bool:
