@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from charlstm.training.history import HistoryRow, MetricSums, PretrainedInfo
 
 T = TypeVar("T")
-READING = {
-    "field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape, "held_out": None
+SINCE: dict[str, dict[str, Any]] = {
+    "config": {"sync_every": 1},
+    "model": {"residual": False},
+    "text": {"field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape, "held_out": None},
 }  # fmt: skip
-"""Fields of a text that are stored only if they differ from these defaults."""
+"""Fields that came after the first files, with what they mean there: a file has them only where they have other values."""
 
 MAX_STRING = 4096
 """Maximum length of a string, which is that of a path on Linux."""
@@ -56,10 +58,8 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
     stored = meta["config"]
     if isinstance(stored, dict):
         stored = {"shards" if key == "parts" else key: value for key, value in stored.items()}  # the name in format 1
-        stored = {"sync_every": 1} | stored
-    config = build(TrainConfig, stored, "config")
-    stored = meta["model"]
-    shape = build(ModelConfig, {"residual": False} | stored if isinstance(stored, dict) else stored, "model")
+    config = build(TrainConfig, _with_later("config", stored), "config")
+    shape = build(ModelConfig, _with_later("model", meta["model"]), "model")
     if (shape.hidden, shape.layers) != (config.hidden, config.layers):
         raise ValueError("its model sizes differ from its settings")
     if config.shards > shards_for(config.batch, config.shards):
@@ -68,20 +68,30 @@ def sizes(meta: dict[str, Any]) -> tuple[TrainConfig, ModelConfig]:
 
 
 def config_json(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings under the names of format 1, which has `sync_every` only where it is not 1."""
-    stored = {"parts" if key == "shards" else key: value for key, value in vars(config).items()}
-    return {key: value for key, value in stored.items() if key != "sync_every" or value != 1}
+    """Return the settings under the names of format 1."""
+    return {"parts" if key == "shards" else key: value for key, value in _without_later("config", config).items()}
 
 
 def shape_json(shape: ModelConfig) -> dict[str, Any]:
-    """Return the model's sizes; a model without residual connections does not mention them, as in files of old."""
-    return {key: value for key, value in vars(shape).items() if key != "residual" or value}
+    """Return the model's sizes."""
+    return _without_later("model", shape)
 
 
 def text_json(text: TextInfo) -> dict[str, Any]:
-    """Return the identity of a text without the fields that have their default, which files of old do not have."""
-    stored = {key: value for key, value in vars(text).items() if READING.get(key) != value}
+    """Return the identity of a text."""
+    stored = _without_later("text", text)
     return stored if text.held_out is None else stored | {"held_out": text_json(text.held_out)}
+
+
+def _without_later(what: str, value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that a file has: see `SINCE`."""
+    later = SINCE[what]
+    return {key: field for key, field in vars(value).items() if key not in later or field != later[key]}
+
+
+def _with_later(what: str, stored: Any) -> Any:
+    """Return what a file has, if it is an object, with all fields of the dataclass."""
+    return SINCE[what] | stored if isinstance(stored, dict) else stored
 
 
 def text_info(meta: dict[str, Any]) -> TextInfo:
@@ -90,14 +100,13 @@ def text_info(meta: dict[str, Any]) -> TextInfo:
 
 
 def _text_info(stored: Any, what: str) -> TextInfo:
-    if isinstance(stored, dict):
-        stored = READING | stored
-        if isinstance(stored["held_out"], dict):
-            stored["held_out"] = _text_info(stored["held_out"], "text.held_out")
+    stored = _with_later("text", stored)
+    if isinstance(stored, dict) and isinstance(stored["held_out"], dict):
+        stored["held_out"] = _text_info(stored["held_out"], "text.held_out")
     text = build(TextInfo, stored, what)
     if text.held_out is not None and (text.held_out.held_out is not None or not text.held_out.sources):
         raise ValueError("its held-out text has no sources, or a held-out text")
-    if text.separator != READING["separator"] and not text.field:
+    if text.separator != TextOptions.separator and not text.field:
         raise ValueError("its text has a separator but no field")
     if not text.sources or not SHA256.fullmatch(text.sha256):
         raise ValueError("its text has no sources or no SHA-256")
