@@ -22,7 +22,6 @@ from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
-from charlstm.training.autoconfig import outgrown
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
@@ -176,6 +175,9 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
         notes.append(note)
+        if request.init_from != AUTO:  # only the base grows unasked
+            config = weights.model.config
+            overrides = {"hidden": config.hidden, "layers": config.layers} | overrides
     notes.append(again.check_held_out(text, request.unknown))
     choice = choose_by_first_steps(text, train_ids, request.budget, overrides, request.options.cores, weights)
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
@@ -191,27 +193,15 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     """Return the weights to start from, None for random ones; and a note for the user.
 
     Raises:
-        UsageError: the run does not exist, or does not have the size that was asked for.
+        UsageError: the run does not exist, or does not fit into the size that was asked for.
         CheckpointError: its file can't be used.
     """
-    name, overrides = request.init_from, request.overrides
-    if name == NONE or (
-        name == AUTO and {"hidden", "layers"} & overrides.keys()
-    ):  # a size asks for a model of that size
+    name = request.init_from
+    if name == NONE:
         return None, ""
     if name == AUTO:
-        base, why = pretrained.for_text(text, train_ids)
-        sizes, cores = (len(train_ids), len(text.vocabulary)), request.options.cores
-        if base is not None and outgrown(base.model.config, *sizes, request.budget, dict(overrides), cores):
-            return None, "starts from random weights: text and budget are enough for a larger model than the base"
-        return base, why
-    weights = pretrained.from_run(name, request.folder)
-    for key in ("hidden", "layers"):
-        value = getattr(weights.model.config, key)
-        if overrides.get(key, value) != value:
-            raise UsageError(
-                f"`{key}` {overrides[key]} does not match the weights of {name!r}: leave it out, or use {value}"
-            )
+        return pretrained.for_text(text, train_ids, request.overrides)
+    weights = pretrained.from_run(name, request.folder, request.overrides)
     return weights, f"starts from the weights of {name!r}"
 
 

@@ -145,6 +145,11 @@ class Budget:
             raise UsageError(f"{' and '.join(given)} can't be combined: give only one of them")
         check(self)
 
+    @property
+    def by_time(self) -> bool:
+        """Whether the machine's speed decides how far it goes."""
+        return self.epochs is None and self.steps is None
+
 
 @dataclass(frozen=True)
 class RunOptions:

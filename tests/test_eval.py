@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from charlstm import api, blas, launch
 from charlstm.cli import scores
 from charlstm.inference import adaptation, evaluation, scoring
+from charlstm.nn import growth
 from charlstm.nn.stepper import Stepper
 from charlstm.settings import LEARNING_RATES, TrainConfig
 from charlstm.storage import checkpoint
@@ -203,10 +205,12 @@ def test_characters_that_only_the_run_knows_are_kept(charlstm: Callable[..., Res
     assert set(made.vocabulary.characters) == set(VERSES)
 
 
-def test_a_size_that_the_weights_do_not_have_is_refused(charlstm: Callable[..., Result], text: Path, run: str) -> None:
-    result = charlstm("train", text, "--name", "other", "--init-from", run, "--hidden", 9, "--steps", 1)
+def test_a_size_that_the_weights_do_not_fit_into_is_refused(
+    charlstm: Callable[..., Result], text: Path, run: str
+) -> None:
+    result = charlstm("train", text, "--name", "other", "--init-from", run, "--hidden", 7, "--steps", 1)
     assert result.status == 2
-    assert "--hidden 9" in result.err
+    assert "leave out --hidden 7, or use at least 8" in result.err
 
 
 def test_grafting_with_an_embedding_moves_its_rows() -> None:
@@ -215,11 +219,36 @@ def test_grafting_with_an_embedding_moves_its_rows() -> None:
     pretrained["out.b"][:] = [0.5, -2.0, 1.0, 0.0, 3.0]
     ours = evaluation.model.init(wider, np.random.default_rng(1))
     places = np.array([1, 2, 3, 5, 6])
-    evaluation.model.load_pretrained(ours, pretrained, places)
+    growth.load_pretrained(ours, wider, pretrained, places)
     np.testing.assert_array_equal(ours["embed.E"][places], pretrained["embed.E"])
     np.testing.assert_array_equal(ours["out.P"], pretrained["out.P"])
     np.testing.assert_array_equal(ours["layer2.U"], pretrained["layer2.U"])
     assert ours["out.b"][0] == pretrained["out.b"].min()
+
+
+@pytest.mark.parametrize("embedding", [0, 3])
+@pytest.mark.parametrize(("layers", "more_layers", "cells"), [(1, 0, 0), (1, 2, 0), (1, 0, 3), (2, 1, 5)])
+def test_a_model_grows_into_one_that_predicts_the_same(
+    layers: int, more_layers: int, cells: int, embedding: int
+) -> None:
+    model = evaluation.model
+    small = model.ModelConfig(5, embedding, hidden=6, layers=layers, residual=layers > 1)
+    large = replace(
+        small, vocabulary=7, hidden=6 + cells, layers=layers + more_layers, residual=layers + more_layers > 1
+    )
+    given, ours = (model.init(config, np.random.default_rng(k), np.float64) for k, config in enumerate((small, large)))
+    places = np.array([1, 2, 3, 5, 6])
+    growth.load_pretrained(ours, large, given, places)
+    ids = np.random.default_rng(2).integers(5, size=(9, 4))
+    logits = []
+    for config, params, read in ((small, given, ids), (large, ours, places[ids])):
+        work = model.Workspace.empty(config, *ids.shape, np.float64)
+        logits.append(model.forward(params, config, read, model.State.zero(config, 4, np.float64), work)[0])
+    np.testing.assert_allclose(logits[1][places], logits[0], rtol=1e-12, atol=1e-12)
+    grads = model.loss_and_gradients(
+        ours, large, places[ids], places[ids], model.State.zero(large, 4, np.float64), work
+    )[1]
+    assert all(np.any(grads[f"{name}.W"]) for name in model.layer_names(large))  # and it learns from the first step
 
 
 def test_ids_of_one_vocabulary_become_those_of_another() -> None:

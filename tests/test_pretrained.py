@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from charlstm import api
-from charlstm.inference import evaluation
-from charlstm.nn.config import ModelConfig
+from charlstm.inference import evaluation, marks
+from charlstm.nn.config import ModelSize
 from charlstm.settings import DEFAULT_MINUTES, PRETRAINED_MINUTES, Budget, default_budget
 from charlstm.storage import checkpoint, pretrained
 from charlstm.text import corpus
+from charlstm.text.vocabulary import Vocabulary
 from charlstm.training import autoconfig, budget
 from tests.conftest import SMALL, VERSES, Result, slow, spawn
 from tests.experiments.pack import pack
@@ -30,10 +31,9 @@ def base(charlstm: Callable[..., Result], folder: Path, monkeypatch: pytest.Monk
         charlstm("train", "base.txt", "--steps", 300, *SMALL, "--hidden", "24", "--checkpoints", "elsewhere").status
         == 0
     )
-    path = folder / "base.npz"
+    path = folder / "english.npz"
     pack(folder / "elsewhere" / "base.best.npz", path)
-    monkeypatch.setattr(pretrained, "bundled_path", lambda *_: path)
-    monkeypatch.setattr(autoconfig, "OUTGROWN", 1000.0)  # every model is larger than this one
+    monkeypatch.setattr(pretrained, "bundled_path", lambda _, name: folder / name)
     return path
 
 
@@ -74,8 +74,8 @@ def test_a_text_that_it_does_not_suit_begins_with_random_weights(
     assert started_from("other") is None
 
 
-@pytest.mark.parametrize("words", [("--init-from", "none"), ("--hidden", "24"), ("--layers", "1")])
-def test_who_wants_random_weights_or_another_size_gets_them(
+@pytest.mark.parametrize("words", [("--init-from", "none"), ("--hidden", "23")])
+def test_who_wants_random_weights_or_a_smaller_model_gets_them(
     charlstm: Callable[..., Result], base: Path, text: Path, words: tuple[str, ...]
 ) -> None:
     assert charlstm("train", text, *FEW, *words).status == 0
@@ -89,24 +89,51 @@ def test_it_must_predict_a_text_better_than_letter_frequencies_by_a_margin(
     for nats, suits in ((1.0, True), (1.6, False), (2.4, False), (4.0, False)):
         monkeypatch.setattr(evaluation, "evaluate", lambda *_, nats=nats: nats)
         monkeypatch.setattr(evaluation, "unigram_nats", lambda *_: 2.0)
-        weights, why = pretrained.for_text(found, found.ids)
+        weights, why = pretrained.for_text(found, found.ids, {})
         assert (weights is not None) == suits
         assert "letter frequencies" in why
 
 
-def test_a_budget_for_a_larger_model_does_not_begin_with_it(
+def test_the_base_grows_to_the_size_that_text_and_budget_are_enough_for(
     charlstm: Callable[..., Result], base: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoconfig, "OUTGROWN", 1.5)
-    assert "enough for a larger model than the base" in charlstm("train", text, *FEW).err
-    assert started_from("verses") is None
+    monkeypatch.setattr(autoconfig, "CHARS_PER_PARAMETER", 0.0)
+    monkeypatch.setattr(autoconfig, "PARAMETERS_PER_CHAR", 5.0)
+    monkeypatch.setattr(autoconfig, "SIZES", ((1, 8), (1, 32), (1, 512)))
+    assert charlstm("train", text, *FEW).status == 0
+    assert started_from("verses") == "english"
+    made = checkpoint.load(Path("checkpoints/verses.npz")).char_model
+    assert (made.config.layers, made.config.hidden) == (1, 32)
 
 
-def test_the_shipped_base_is_outgrown_by_time_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_from_the_base_is_never_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoconfig, "speed", lambda threads: 1e11 * threads)
-    shipped = ModelConfig(vocabulary=120, hidden=384, layers=1)
-    for chars, minutes, outgrown in ((40_000, 60, False), (1_000_000, 1, False), (1_000_000, 20, True)):
-        assert autoconfig.outgrown(shipped, chars, 65, Budget(minutes=minutes), {}, 2) == outgrown, (chars, minutes)
+    shipped = ModelSize(hidden=384, layers=1)
+    for chars, minutes, size in ((40_000, 60, (1, 384)), (1_000_000, 1, (1, 384)), (10**7, 60, (1, 768))):
+        found = autoconfig.choose(chars, 65, Budget(minutes=minutes), {}, 2, shipped).settings
+        assert (found["layers"], found["hidden"]) == size, (chars, minutes)
+    found = autoconfig.choose(40_000, 65, Budget(minutes=1), {"layers": 2}, 2, shipped).settings
+    assert (found["layers"], found["hidden"]) == (2, 384)
+
+
+@pytest.mark.parametrize("words", [("--hidden", "32"), ("--layers", "2"), ("--hidden", "24", "--layers", "1")])
+def test_a_size_that_holds_the_base_begins_with_it(
+    charlstm: Callable[..., Result], base: Path, text: Path, words: tuple[str, ...]
+) -> None:
+    assert charlstm("train", text, *FEW, *words).status == 0
+    assert started_from("verses") == "english"
+
+
+def test_a_text_that_the_base_has_read_is_told_of(
+    charlstm: Callable[..., Result], base: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks, "ONE_IN_BITS", 3)
+    half, other = VERSES * 20, "".join(f"the {n} sat on the dog and the cat " for n in ("bird", "man", "sun") * 300)
+    for read, expected in ((half, True), (other, False)):
+        vocabulary = Vocabulary("".join(sorted(set(read))))
+        np.save(base.with_name("english.marks.npy"), marks.marks(vocabulary.encode(read), vocabulary))
+        result = charlstm("train", text, *FEW, "--if-exists", "overwrite")
+        assert ("flatters the held-out loss" in result.err) == expected
 
 
 def test_the_base_can_be_named_for_any_text(charlstm: Callable[..., Result], folder: Path) -> None:

@@ -141,25 +141,6 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     return params
 
 
-def load_pretrained(params: Arrays, pretrained: Arrays, places: Ids) -> None:
-    """Copy the weights of a model of the same size, whose character k is character places[k] here, **in place**.
-
-    Characters unknown to that model keep their input weights. As outputs they start with zero weights, and with the bias of its least
-    likely character.
-    """
-    for name, theirs in pretrained.items():
-        ours = params[name]
-        if name == "embed.E":
-            ours[places] = theirs
-        elif name in ("out.W", "out.b"):
-            ours[...] = 0 if name == "out.W" else theirs.min()
-            ours[places] = theirs
-        elif name == "layer1.W" and "embed.E" not in pretrained:
-            ours[:, places] = theirs
-        else:
-            ours[...] = theirs
-
-
 def forward(
     params: Arrays,
     config: ModelConfig,

@@ -39,8 +39,6 @@ PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters."""
-OUTGROWN = 1.5
-"""A model from random weights is preferred to the pretrained one if it takes more than this many times its work per character."""
 RANK_STREAMS, FEW_RANKS = 32, 2
 """Streams of the default batch per rank of an MPI job of more than `FEW_RANKS`; a smaller one has the batch of one machine."""
 EPOCH_STEPS = 50
@@ -135,21 +133,21 @@ def choose(
         budget: if it is in steps or epochs, no speed is measured and the choice is the same on every machine.
         overrides: settings given by the user, which are never changed.
         threads: number of cores to use.
-        pretrained: the model whose weights training starts from; its size is given.
+        pretrained: the model whose weights training starts from; the chosen one is at least as large.
         flops: operations per second that training reaches; None: measure matrix products.
     """
-    open_ones = ["hidden", "layers", "dropout"]
+    open_ones, optimizer = ["hidden", "layers", "dropout"], overrides.get("optimizer", TrainConfig.optimizer)
     batch, seq = _window(chars, V, overrides)
     reach = Reach.of(chars, V, budget, (batch, seq), threads, pretrained is not None, flops)
-    layers, hidden = (pretrained.layers, pretrained.hidden) if pretrained else _size(reach, overrides)
+    layers, hidden = _size(reach, overrides, pretrained)
     rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
     settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
     if pretrained:
         open_ones.append("lr")
         factor = next(factor for limit, factor in PRETRAINED_RATES if chars <= limit)
-        settings["lr"] = factor * LEARNING_RATES[overrides.get("optimizer", TrainConfig.optimizer)]
+        settings["lr"] = factor * LEARNING_RATES[optimizer]
         settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
-    elif settings["batch"] >= LARGE_BATCH and overrides.get("optimizer", TrainConfig.optimizer) == "muon":
+    elif settings["batch"] >= LARGE_BATCH and optimizer == "muon":
         open_ones.append("lr")
         settings["lr"] = LARGE_BATCH_RATE * LEARNING_RATES["muon"]
     settings |= overrides
@@ -163,19 +161,6 @@ def dropout_for(weighted_epochs: float, layers: int) -> float:
     """Return the dropout rate, in steps of 0.05, for a number of `Reach.weighted_epochs`."""
     rate = next(rate for limit, rate in DROPOUT if weighted_epochs <= limit)
     return rate if layers == 1 else round(20 * DEEP_DROPOUT * rate) / 20
-
-
-def outgrown(
-    pretrained: ModelSize, chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int
-) -> bool:
-    """Return whether text and budget are enough for a model from random weights that is much larger than the pretrained one.
-
-    The other arguments are those of `choose`.
-    """
-    alone = choose(chars, V, budget, overrides, threads).settings
-    window = alone["batch"] * alone["seq"]
-    limit = OUTGROWN * work(pretrained.layers, pretrained.hidden, V, window)
-    return work(alone["layers"], alone["hidden"], V, window) > limit
 
 
 def _window(chars: int, V: int, overrides: dict[str, Any]) -> tuple[int, int]:
@@ -193,20 +178,31 @@ def _window(chars: int, V: int, overrides: dict[str, Any]) -> tuple[int, int]:
     return batch, seq
 
 
-def _size(reach: Reach, overrides: dict[str, Any]) -> tuple[int, int]:
-    """Return layers and hidden of the largest model that the budget trains and the text is long enough for."""
+def _size(reach: Reach, overrides: dict[str, Any], least: ModelSize | None) -> tuple[int, int]:
+    """Return layers and hidden of the largest model that the budget trains and the text is long enough for.
+
+    It has no fewer layers and cells than `least`, which training starts from.
+    """
     cells = sorted({cells for _, cells in SIZES})
     ladder: Sequence[tuple[int, int]] = [(overrides["layers"], H) for H in cells] if "layers" in overrides else SIZES
+    if least:
+        first = (overrides.get("layers", least.layers), least.hidden)
+        ladder = [first, *(size for size in ladder if size != first and _holds(size, least))]
     sizes = [size for size in ladder if overrides.get("hidden", size[1]) == size[1]]
-    sizes = sizes or [(overrides.get("layers", 1), overrides["hidden"])]
+    sizes = sizes or [(overrides.get("layers", least.layers if least else 1), overrides["hidden"])]
     best = sizes[0]
     for larger in sizes[1:]:
         size = weights(*larger, reach.V)
         if reach.affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * reach.chars:
             best = larger
     if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
-        best = DEEPER.get(best, best)
+        deeper = DEEPER.get(best, best)
+        best = deeper if _holds(deeper, least) else best
     return best
+
+
+def _holds(size: tuple[int, int], least: ModelSize | None) -> bool:
+    return least is None or (size[0] >= least.layers and size[1] >= least.hidden)
 
 
 def parameters(layers: int, hidden: int, V: int) -> int:

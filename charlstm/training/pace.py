@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -43,22 +44,26 @@ def choose_by_first_steps(
         budget: how long to train.
         overrides: settings given by the user.
         threads: number of cores to use.
-        weights: what training starts from, whose size is given; None: random weights.
+        weights: what training starts from; None: random weights.
         clock: returns seconds.
     """
     sizes = (len(train_ids), len(text.vocabulary))
-    choice = choose(*sizes, budget, overrides, threads, weights.model.config if weights else None)
-    by_time = budget.epochs is None and budget.steps is None
-    if not by_time or weights is not None or overrides.keys() >= OPEN:
+    least = weights.model.config if weights else None
+    choice = choose(*sizes, budget, overrides, threads, least)
+    if not budget.by_time or overrides.keys() >= OPEN:
         return choice
+    if least:  # the text can be too short for a larger model, whatever the pace
+        endless = choose(*sizes, budget, overrides, threads, least, flops=math.inf)
+        if all(endless.settings[name] == choice.settings[name] for name in ("hidden", "layers")):
+            return choice
     run, _ = begin(text, TrainConfig(**choice.settings), threads)
-    seconds = min(MOST_S, SHARE * seconds_of(budget, len(train_ids), pretrained=False))
+    seconds = min(MOST_S, SHARE * seconds_of(budget, len(train_ids), weights is not None))
     step_s, config = first_steps(run, train_ids, threads, seconds, clock), run.config
     if step_s is None:
         return choice
     window = config.batch * config.seq
     flops = work(config.layers, config.hidden, sizes[1], window) * window / step_s
-    return choose(*sizes, budget, overrides, threads, flops=flops)
+    return choose(*sizes, budget, overrides, threads, least, flops)
 
 
 def first_steps(

@@ -12,7 +12,7 @@ import numpy as np
 
 from charlstm import launcher
 from charlstm.inference.sampling import CharModel
-from charlstm.nn import model, optim
+from charlstm.nn import growth, model, optim
 from charlstm.nn.config import ModelConfig, embedding_for
 from charlstm.nn.threads import MIN_STREAMS, shards_for
 from charlstm.nn.types import Arrays
@@ -84,7 +84,7 @@ def begin(
         corpus: the text; its vocabulary must contain all characters of `pretrained`.
         config: settings; batch and window are reduced to fit a short text.
         threads: number of threads, which determines the number of shards.
-        pretrained: a model whose weights are copied for the characters it knows; None for random weights.
+        pretrained: a model of at most this size, whose weights are copied for the characters it knows; None for random weights.
 
     Raises:
         UsageError: training needs more memory than there is.
@@ -98,13 +98,14 @@ def begin(
         )
     if config.val_fraction > 0 and not len(val_ids):
         notes.append("the text is too short to hold any of it out, so there is no held-out loss")
+    old = None if pretrained is None else pretrained.model.config
     shape = ModelConfig(
         vocabulary=len(corpus.vocabulary),
         hidden=config.hidden,
         layers=config.layers,
-        embedding=embedding_for(len(corpus.vocabulary)) if pretrained is None else pretrained.model.config.embedding,
+        embedding=embedding_for(len(corpus.vocabulary)) if old is None else old.embedding,
         dropout=config.dropout,
-        residual=config.layers > 1 if pretrained is None else pretrained.model.config.residual,
+        residual=config.layers > 1 and (old is None or old.layers == 1 or old.residual),
     )
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
@@ -112,7 +113,7 @@ def begin(
     params = model.init(shape, np.random.default_rng(init_seed))
     if pretrained is not None:
         known = corpus.vocabulary.encode(pretrained.model.vocabulary.characters)
-        model.load_pretrained(params, pretrained.model.params, known)
+        growth.load_pretrained(params, shape, pretrained.model.params, known)
     state = TrainState(
         shape=shape,
         config=config,

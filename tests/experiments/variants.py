@@ -60,7 +60,12 @@ class Recipe:
     rates: dict[str, float] = field(default_factory=dict)  # factors on Muon's rate, by parameter
     rows: bool = False  # every row of Muon's change has length 1
     residual: bool = False  # layers above the first add their input to their output
+    mix: tuple[
+        float, ...
+    ] = ()  # weights between those at the start (0) and the average at the end (1), evaluated there
+    pull: float = 0.0  # the hidden matrices are drawn back to where they started, by this times the rate
     averages: list[Arrays] = field(default_factory=list)
+    start: Arrays = field(default_factory=dict)
 
     def begin(self, run: state.TrainState) -> None:
         """Change a run before its first step."""
@@ -79,6 +84,7 @@ class Recipe:
         if self.residual:
             add_residuals()
         self.hidden = model.hidden_matrices(run.shape)
+        self.start = {name: p.copy() for name, p in run.params.items()} if self.mix or self.pull else {}
         self.averages = [{name: p.copy() for name, p in run.params.items()} for _ in self.ema]
 
     def muon_by_gate(self, params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Any = None) -> float:
@@ -96,6 +102,9 @@ class Recipe:
             factor = 1 - self.decay * lr * (lr / run.config.peak_lr) ** self.decay_power
             for name in self.hidden:
                 run.params[name] *= factor
+        if self.pull:
+            for name in self.hidden:
+                run.params[name] += self.pull * lr * (self.start[name] - run.params[name])
         for power, average in zip(self.ema, self.averages, strict=True):
             for name, p in run.params.items():
                 average[name] += (power + 1) / (power + run.step) * (p - average[name])
@@ -170,10 +179,10 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
         setattr(MODULES[module], constant, values.pop(name))
     read, base = corpus.read((text,)), values.pop("base", None)
     V, plain = len(read.vocabulary), read.ids
-    weights = pretrained.from_run(base, Path("checkpoints")) if base else None
+    weights = pretrained.from_run(base, Path("checkpoints"), values) if base else None
     if weights:
         read, _ = read.joined(weights.model.vocabulary)
-        values |= {"hidden": weights.model.config.hidden, "layers": weights.model.config.layers}
+        values = {"hidden": weights.model.config.hidden, "layers": weights.model.config.layers} | values
     config = TrainConfig(**{"seed": seed} | values)
     run, _ = state.begin(read, config, 1, weights)
     train_ids, val_ids = read.split(config.val_fraction) if k is None else fold(read.ids, k)
@@ -190,7 +199,11 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
     vals = [row.val_nats for row in run.history if row.val_nats is not None]
     tail, cold = losses(run, run.averaged, val_ids)
     raw, _ = losses(run, run.params, val_ids)
-    averaged = [losses(run, average, val_ids) for average in recipe.averages]
+    mixed = [
+        {name: start + share * (run.averaged[name] - start) for name, start in recipe.start.items()}
+        for share in recipe.mix
+    ]
+    averaged = [losses(run, average, val_ids) for average in (*recipe.averages, *mixed)]
     baseline = None if k is None else ngram.best(*fold(plain, k), V)
     return {
         "variant": variant,
