@@ -163,3 +163,15 @@ def test_the_average_counts_late_weights_more() -> None:
     k = optim.AVERAGING_POWER
     shares = np.array([math.prod((t + j) for j in range(k)) for t in range(1, 41)], float)  # t (t + 1) … (t + k - 1)
     np.testing.assert_allclose(averages["p"], shares / shares.sum() @ seen, rtol=1e-4, atol=1e-5)
+
+
+def test_a_share_of_the_weights_at_the_start_stays_in_the_average_and_can_be_changed() -> None:
+    start, *seen = ({"p": p} for p in np.random.default_rng(0).standard_normal((41, 7)))
+    plain, mixed = ({"p": np.zeros(7)} for _ in range(2))
+    for t, params in enumerate(seen, start=1):
+        optim.average(plain, params, t)
+        optim.average(mixed, params, t, start, 0.2 if t <= 20 else 0.3)
+        if t == 20:
+            mixed = optim.with_start_share(mixed, start, 0.2, 0.3)
+    np.testing.assert_allclose(mixed["p"], 0.7 * plain["p"] + 0.3 * start["p"], rtol=1e-9)
+    np.testing.assert_allclose(optim.with_start_share(mixed, start, 0.3, 0.0)["p"], plain["p"], rtol=1e-9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,12 @@ import pytest
 from charlstm import api
 from charlstm.inference import evaluation, marks
 from charlstm.nn.config import ModelSize
-from charlstm.settings import DEFAULT_MINUTES, PRETRAINED_MINUTES, Budget, default_budget
+from charlstm.settings import DEFAULT_MINUTES, PRETRAINED_MINUTES, Budget, TrainConfig, default_budget
 from charlstm.storage import checkpoint, pretrained
 from charlstm.text import corpus
 from charlstm.text.vocabulary import Vocabulary
-from charlstm.training import autoconfig, budget
+from charlstm.training import autoconfig, budget, loop, state
+from charlstm.training.data_parallel import DataParallel
 from tests.conftest import SMALL, VERSES, Result, slow, spawn
 from tests.experiments.pack import pack
 
@@ -181,6 +182,46 @@ def test_a_run_that_knows_more_characters_than_its_text_resumes_exactly(
     whole, half_done = (checkpoint.load(Path("checkpoints", f"{name}.npz")) for name in ("whole", "half"))
     for name, p in whole.char_model.params.items():
         np.testing.assert_array_equal(half_done.char_model.params[name], p)
+    assert Path("checkpoints/half.npz").read_bytes() == Path("checkpoints/whole.npz").read_bytes()
+
+
+# -- the share of the pretrained weights in the average
+
+
+def evaluated(text: corpus.Corpus, weights: state.Pretrained, losses: Iterator[float]) -> state.TrainState:
+    """A run of four steps, each of which is evaluated: with the losses given, of the average and of another share by turns."""
+    run, _ = state.begin(text, TrainConfig(hidden=24, batch=4, seq=10), 1, weights)
+    train_ids, val_ids = text.split(0.1)
+    run.schedule.end(4, 1, 40, len(val_ids))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataParallel, "held_out_loss", lambda *_: next(losses))
+        list(loop.train(run, train_ids, val_ids))
+    return run
+
+
+def test_the_average_gets_the_share_of_the_pretrained_weights_that_predicts_best(base: Path, text: Path) -> None:
+    weights, _ = pretrained.for_text(read := corpus.read([str(text)]), read.ids, {})
+    assert weights is not None
+    read, _ = read.joined(weights.model.vocabulary)
+    plain = evaluated(read, weights, iter([2.0, 3.0, 2.0, 2.0, 3.0, 2.0, 2.0]))
+    assert (plain.start_share, plain.best_val_nats) == (0.0, 2.0)
+    # 0.1 is better than 0, and remains so; then 0.2 is better, and then 0.1 again.
+    mixed = evaluated(read, weights, iter([2.0, 1.9, 1.8, 1.9, 1.7, 1.6, 1.5, 1.4]))
+    assert mixed.start_share == 0.1
+    assert [row.val_nats for row in mixed.history] == [1.9, 1.8, 1.6, 1.4]
+    for name, start in mixed.start.items():
+        np.testing.assert_allclose(mixed.averaged[name], 0.9 * plain.averaged[name] + 0.1 * start, rtol=1e-4, atol=1e-6)
+
+
+def test_a_long_held_out_text_tunes_no_share(base: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, _ = pretrained.for_text(read := corpus.read([str(text)]), read.ids, {})
+    read, _ = read.joined(weights.model.vocabulary)  # type: ignore[union-attr]
+    for most, tuned in ((40_000, True), (100, False)):
+        monkeypatch.setattr(state, "MOST_TUNED_CHARS", most)
+        run, _ = state.begin(read, TrainConfig(hidden=24, batch=4, seq=10), 1, weights)
+        assert bool(run.start) == tuned
+    run, _ = state.begin(read, TrainConfig(hidden=24, batch=4, seq=10), 1)
+    assert not run.start
 
 
 # -- a text that grows

@@ -196,14 +196,25 @@ def sgd(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: P
     return lr * norm(grads)
 
 
-def average(averages: Arrays, params: Arrays, t: int) -> None:
+def average(averages: Arrays, params: Arrays, t: int, start: Arrays | None = None, start_share: float = 0.0) -> None:
     """Take the parameters after step t into their running averages, **in place** (polynomial decay; Shamir & Zhang 2013).
 
     a = a + (k + 1) / (k + t) * (p - a) with k = `AVERAGING_POWER`. The first step's parameters replace what was there.
+
+    With pretrained weights s at the `start`, (1 - w) p + w s takes the place of p, where w is `start_share` (Wortsman et al. 2022).
     """
     share = (AVERAGING_POWER + 1) / (AVERAGING_POWER + t)
-    for a, p in _chunks(averages, params):
-        a += share * (p - a)
+    if not start:
+        for a, p in _chunks(averages, params):
+            a += share * (p - a)
+        return
+    for a, p, s in _chunks(averages, params, start):
+        a += share * (p + start_share * (s - p) - a)
+
+
+def with_start_share(averages: Arrays, start: Arrays, old: float, new: float) -> Arrays:
+    """Return averages that have another share of the weights at the start: see `average`."""
+    return {name: a + (new - old) / (1 - old) * (start[name] - a) for name, a in averages.items()}
 
 
 def _slot(slots: Arrays, slot: str) -> Arrays:

@@ -2,8 +2,8 @@
 
 Every member is a plain array. ``meta`` is JSON (as bytes), ``vocabulary`` the code points and ``param/NAME`` the
 weights. A run that can be resumed also has ``average/NAME``, the weights to sample from, ``slot/SLOT/NAME``,
-``good/NAME``, ``state/h`` and ``state/c``. Nothing is pickled or compressed, and nothing comes from a clock: the same
-state gives the same bytes.
+``good/NAME``, ``start/NAME`` if the average keeps a share of pretrained weights, ``state/h`` and ``state/c``. Nothing is
+pickled or compressed, and nothing comes from a clock: the same state gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from charlstm.errors import CheckpointError, SaveError, UsageError
 from charlstm.inference.sampling import CharModel
 from charlstm.nn import model
-from charlstm.nn.config import ModelConfig
+from charlstm.nn.config import ModelConfig, Range
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import TrainConfig
 from charlstm.storage import archive, atomic, schema
@@ -101,8 +101,8 @@ class CheckpointHeader:
 def save_run(path: Path, state: TrainState) -> None:
     """Save everything that `resume` needs; raises SaveError if the file can't be written."""
     arrays: Arrays = {f"slot/{name}": slot for name, slot in state.slots.items()}
-    arrays |= {f"average/{name}": p for name, p in state.averaged.items()}
-    arrays |= {f"good/{name}": p for name, p in state.snapshot.items()}
+    for kind, weights in (("average", state.averaged), ("good", state.snapshot), ("start", state.start)):
+        arrays |= {f"{kind}/{name}": p for name, p in weights.items()}
     arrays |= {"state/h": state.recurrent_state.h, "state/c": state.recurrent_state.c}
     run = {
         "cursor": vars(state.cursor),
@@ -134,7 +134,7 @@ def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arr
         "line_chars": state.line_chars,
         "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
-    }
+    } | ({"start_share": state.start_share} if state.start else {})
     members: dict[str, np.ndarray] = {
         "meta": np.frombuffer(json.dumps(meta, sort_keys=True, allow_nan=False).encode(), np.uint8),
         "vocabulary": np.array([ord(c) for c in state.vocabulary.characters], np.uint32),
@@ -202,7 +202,7 @@ def load_all(path: Path) -> tuple[Checkpoint, TrainState | None]:
 def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) -> TrainState:
     """Build the training state, and check that its members agree with the rest."""
     from charlstm.nn import optim  # `sample` starts faster without them
-    from charlstm.training.state import TrainState
+    from charlstm.training.state import MOST_START_SHARE, TrainState
 
     run, config, shape = meta["run"], base.config, base.char_model.config
     cursor, sums, guard = schema.memory(run, config, base.text, base.step)
@@ -232,6 +232,8 @@ def _state(base: Checkpoint, meta: dict[str, Any], members: dict[str, Array]) ->
         arithmetic=schema.typed(str, meta.get("arithmetic", ""), "arithmetic"),
         line_chars=base.char_model.line_chars,
         pretrained=base.pretrained,
+        start=_take(members, "start/", shapes if "start_share" in meta else {}),
+        start_share=schema.typed(float, meta.get("start_share", 0.0), "start_share", Range(0, MOST_START_SHARE)),
     )
 
 

@@ -23,11 +23,13 @@ from charlstm.text.ids import TextIds
 from charlstm.training import guard
 from charlstm.training.engine import Engine, open_engine
 from charlstm.training.history import HistoryRow, thinned
-from charlstm.training.state import TrainState
+from charlstm.training.state import MOST_START_SHARE, TrainState
 
 EARLY_STOP_SHARE, EARLY_STOP_EVALUATIONS, EARLY_STOP_NATS = 0.25, 5, 0.01
 """Early stopping: no new best held-out loss for this fraction of the schedule and this many evaluations, the latest of
 which are all worse than the best by this many nats per character."""
+SHARE_STEP = 0.1
+"""Difference between the shares of pretrained weights that are tried."""
 
 
 def train(
@@ -101,7 +103,7 @@ def _train(
         state.recurrent_state = after
         state.step += 1
         if synchronize:
-            optim.average(state.averaged, state.params, math.ceil(state.step / engine.sync_every))
+            _average(state, engine.sync_every)
         _count(state, metrics)
         if state.guard.accept(metrics, state.step):
             _copy(state.params, state.snapshot)
@@ -175,6 +177,12 @@ def _try_step(
     return metrics, after
 
 
+def _average(state: TrainState, sync_every: int) -> None:
+    """Take the weights into their average."""
+    number = math.ceil(state.step / sync_every)
+    optim.average(state.averaged, state.params, number, state.start, state.start_share)
+
+
 def _excess(state: TrainState, engine: Engine) -> float:
     """Return how many nats per character the current weights are worse than the last good ones on the last window.
 
@@ -190,6 +198,8 @@ def _recover(state: TrainState) -> bool:
     """
     _copy(state.snapshot, state.params)
     _copy(state.snapshot, state.averaged)
+    if state.start:
+        _copy(optim.with_start_share(state.averaged, state.start, 0.0, state.start_share), state.averaged)
     for slot in state.slots.values():
         slot.fill(0)
     state.recurrent_state = model.State.zero(state.shape, state.config.batch)
@@ -214,7 +224,27 @@ def _held_out_nats(state: TrainState, val_ids: TextIds, engine: Engine) -> float
     if not len(val_ids):
         return None
     nats = engine.held_out_loss(state.averaged, val_ids)
+    if state.start:
+        nats = _tune_start_share(state, nats, val_ids, engine)
     return nats if math.isfinite(nats) else None
+
+
+def _tune_start_share(state: TrainState, nats: float, val_ids: TextIds, engine: Engine) -> float:
+    """Give the average another share of the pretrained weights if its held-out loss is then lower than `nats`; return the loss.
+
+    Evaluations try a larger and a smaller share by turns.
+    """
+    step = SHARE_STEP if len(state.history) % 2 == 0 else -SHARE_STEP
+    share = round(state.start_share + step, 3)
+    if not 0 <= share <= MOST_START_SHARE:
+        return nats
+    other = optim.with_start_share(state.averaged, state.start, state.start_share, share)
+    other_nats = engine.held_out_loss(other, val_ids)
+    if not other_nats < nats:
+        return nats
+    _copy(other, state.averaged)
+    state.start_share = share
+    return other_nats
 
 
 def evaluation_is_due(state: TrainState) -> bool:

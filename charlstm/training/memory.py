@@ -26,13 +26,13 @@ CGROUPS = (("", "memory.max", "memory.current", "inactive_file"),
 def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """Estimate the memory in bytes of everything in training that grows with the number of parameters.
 
-    All numbers are float32. Weights are stored three times (current, averaged and last good). Each shard has its gradients,
+    All numbers are float32. Weights are stored up to four times (current, averaged, last good, and at the start). Each shard has its gradients,
     and about two copies of its weights in the layout that the loops need.
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))
     shards = math.ceil(config.shards / launcher.hosts)
-    numbers = model.parameter_count(shape) * (3 + (5 if shape.dropout else 3) * shards)
+    numbers = model.parameter_count(shape) * (4 + (5 if shape.dropout else 3) * shards)
     return 4 * (numbers + sum(math.prod(shapes[name]) for name in slots.values()))
 
 

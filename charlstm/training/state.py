@@ -28,6 +28,11 @@ from charlstm.training.history import HistoryRow, MetricSums, PretrainedInfo
 from charlstm.training.memory import check_memory, training_bytes
 from charlstm.training.schedule import Schedule
 
+MOST_TUNED_CHARS = 40_000
+"""Longest held-out text by which the share of pretrained weights in the average is tuned: see `loop`. Longer texts gain little by it."""
+MOST_START_SHARE = 0.5
+"""Largest share that is tried."""
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -63,6 +68,10 @@ class TrainState:
     arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
     line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines; empty in older files
     pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
+    start: Arrays = field(
+        default_factory=dict
+    )  # these weights, if the average can have a share of them; otherwise empty
+    start_share: float = 0.0
 
     @property
     def parameters(self) -> int:
@@ -131,6 +140,9 @@ def begin(
         arithmetic=fingerprint(),
         line_chars=line_quantiles(train_ids, corpus.vocabulary),
         pretrained=None if pretrained is None else pretrained.info,
+        start={name: p.copy() for name, p in params.items()}
+        if pretrained and 0 < len(val_ids) <= MOST_TUNED_CHARS
+        else {},
     )
     return state, notes
 
