@@ -107,15 +107,7 @@ def begin(
         )
     if config.val_fraction > 0 and not len(val_ids):
         notes.append("the text is too short to hold any of it out, so there is no held-out loss")
-    old = None if pretrained is None else pretrained.model.config
-    shape = ModelConfig(
-        vocabulary=len(corpus.vocabulary),
-        hidden=config.hidden,
-        layers=config.layers,
-        embedding=embedding_for(len(corpus.vocabulary)) if old is None else old.embedding,
-        dropout=config.dropout,
-        residual=config.layers > 1 and (old is None or old.layers == 1 or old.residual),
-    )
+    shape = _shape(config, len(corpus.vocabulary), pretrained.model.config if pretrained else None)
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
@@ -145,6 +137,18 @@ def begin(
         else {},
     )
     return state, notes
+
+
+def _shape(config: TrainConfig, V: int, old: ModelConfig | None) -> ModelConfig:
+    """Return the model's sizes; the kind of a model that it starts from is kept."""
+    return ModelConfig(
+        vocabulary=V,
+        hidden=config.hidden,
+        layers=config.layers,
+        embedding=embedding_for(V) if old is None else old.embedding,
+        dropout=config.dropout,
+        residual=config.layers > 1 and (old is None or old.layers == 1 or old.residual),
+    )
 
 
 def fit_to_ranks(run: TrainState) -> list[str]:
