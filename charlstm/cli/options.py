@@ -134,7 +134,7 @@ InitFrom = Annotated[
     str,
     option(
         "--init-from",
-        "Start from the weights of this run (auto: the bundled English base if it suits the text; none: random weights).",
+        "Start from this run's weights, at its size or larger (auto: the English base if it suits the text; none: random).",
         MODEL,
         metavar="RUN",
         autocompletion=complete_run,
