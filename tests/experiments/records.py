@@ -58,7 +58,7 @@ class Record:
 
 
 SHAKESPEARE, TRAIN = "Tiny Shakespeare", "tinyshakespeare.txt --minutes"
-WAR_AND_PEACE = "wp-train.txt --val-file wp-valid.txt --unknown skip --minutes"
+WAR_AND_PEACE = "wp-train.txt --val-file wp-valid.txt --unknown skip --init-from none --minutes"
 PENN = "ptb-train.txt --val-file ptb-valid.txt --minutes"
 THREE, SCRATCH = "3 seeds", "--init-from none"
 RECORDS = (
@@ -66,10 +66,10 @@ RECORDS = (
     Record("shakespeare-0.67-none", f"{SHAKESPEARE}, random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.469, THREE, "1.558", "", "", "2.9", "1x256, `--dropout 0`"),
     Record("shakespeare-5-none", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "", "tail", 1.432, THREE, "1.558", "", "", "6.9 to 7.5", "2x256, `--dropout 0.15`"),
     Record("shakespeare-5-windows", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "--context 256", "windowed-256", 1.450, THREE, published=NANOGPT),
-    Record("shakespeare-20", SHAKESPEARE, "20", f"{TRAIN} 20", "", "tail", 1.397, "", "1.558", "", "", "25", "2x320, `--dropout 0.2`"),
-    Record("shakespeare-20-windows", SHAKESPEARE, "20", f"{TRAIN} 20", "--context 256", "windowed-256", 1.418, published=NANOGPT),
-    Record("tweets-5", "a file of tweets, 2.2 M characters", "5", "tweets.txt --minutes 5", "", "tail", 1.351, "", "1.485", "3.42", "5.05", "5.6", "2x320, `--dropout 0.15`"),
-    Record("war-and-peace-20", "War and Peace, 3.2 M characters", "20", f"{WAR_AND_PEACE} 20", "wp-test.txt --unknown skip", "tail (test tenth)", 1.116, "", "1.356", "", "4.41", "8.2", "2x320, `--dropout 0.1`", KARPATHY),
+    Record("shakespeare-20", f"{SHAKESPEARE}, random weights", "20", f"{TRAIN} 20 {SCRATCH}", "", "tail", 1.397, "", "1.558", "", "", "25", "2x320, `--dropout 0.2`"),
+    Record("shakespeare-20-windows", f"{SHAKESPEARE}, random weights", "20", f"{TRAIN} 20 {SCRATCH}", "--context 256", "windowed-256", 1.418, published=NANOGPT),
+    Record("tweets-5", "a file of tweets, 2.2 M characters, random weights", "5", f"tweets.txt --minutes 5 {SCRATCH}", "", "tail", 1.351, "", "1.485", "3.42", "5.05", "5.6", "2x320, `--dropout 0.15`"),
+    Record("war-and-peace-20", "War and Peace, 3.2 M characters, random weights", "20", f"{WAR_AND_PEACE} 20", "wp-test.txt --unknown skip", "tail (test tenth)", 1.116, "", "1.356", "", "4.41", "8.2", "2x320, `--dropout 0.1`", KARPATHY),
     Record("tang-3", "Tang poems, 0.9 M characters, 5,387 distinct", "3", "tangpoetry.txt --minutes 3", "", "tail", 4.380, "", "4.985", "6.23", "8.59", "3.9", "`--hidden 256`"),
     Record("penn-15", "Penn Treebank characters", "15", f"{PENN} 15", "ptb-test.txt", "tail (test part)", None, published=PTB),
     Record("penn-15-adapt", "Penn Treebank characters", "15", f"{PENN} 15", "ptb-test.txt --adapt", "adapted (test part)", None, published="Mogrifier LSTM **1.083** bits"),
