@@ -113,6 +113,7 @@ def test_a_model_from_the_base_is_never_smaller(monkeypatch: pytest.MonkeyPatch)
     for chars, minutes, size in ((40_000, 60, (1, 384)), (1_000_000, 1, (1, 384)), (10**7, 60, (1, 768))):
         found = autoconfig.choose(chars, 65, Budget(minutes=minutes), {}, 2, shipped).settings
         assert (found["layers"], found["hidden"]) == size, (chars, minutes)
+        assert ("lr" in found) == (size == (1, 384)), "what is new needs the whole rate"
     found = autoconfig.choose(40_000, 65, Budget(minutes=1), {"layers": 2}, 2, shipped).settings
     assert (found["layers"], found["hidden"]) == (2, 384)
 

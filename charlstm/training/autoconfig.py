@@ -38,7 +38,7 @@ DEEP_DROPOUT = 0.65
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
-"""Factors on its learning rate, each for texts of up to this many characters."""
+"""Factors on its learning rate, each for texts of up to this many characters; the new weights of a larger model need the whole rate."""
 RANK_STREAMS, FEW_RANKS = 32, 2
 """Streams of the default batch per rank of an MPI job of more than `FEW_RANKS`; a smaller one has the batch of one machine."""
 EPOCH_STEPS = 50
@@ -143,10 +143,11 @@ def choose(
     rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
     settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
     if pretrained:
+        settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
+    if pretrained and (layers, hidden) == (pretrained.layers, pretrained.hidden):
         open_ones.append("lr")
         factor = next(factor for limit, factor in PRETRAINED_RATES if chars <= limit)
         settings["lr"] = factor * LEARNING_RATES[optimizer]
-        settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
     elif settings["batch"] >= LARGE_BATCH and optimizer == "muon":
         open_ones.append("lr")
         settings["lr"] = LARGE_BATCH_RATE * LEARNING_RATES["muon"]
