@@ -169,8 +169,8 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
         overrides["val_fraction"] = 0.0
     elif len(text.ids) * TrainConfig.val_fraction > most:
         overrides = {"val_fraction": most / len(text.ids)} | overrides
-    train_ids, _ = text.split(overrides.get("val_fraction", TrainConfig.val_fraction))
-    weights, note = _weights(request, text, train_ids)
+    fraction = overrides.get("val_fraction", TrainConfig.val_fraction)
+    weights, note = _weights(request, text, text.split(fraction)[0])
     notes.append(note)
     if weights is not None:
         text, note = text.joined(weights.model.vocabulary)
@@ -179,6 +179,7 @@ def _new_run(request: TrainRequest, text: corpus.Corpus) -> tuple[TrainState, co
             config = weights.model.config
             overrides = {"hidden": config.hidden, "layers": config.layers} | overrides
     notes.append(again.check_held_out(text, request.unknown))
+    train_ids, _ = text.split(fraction)
     choice = choose_by_first_steps(text, train_ids, request.budget, overrides, request.options.cores, weights)
     run, more_notes = begin(text, TrainConfig(**choice.settings), request.options.cores, weights)
     if len(text.vocabulary) > MANY_CHARACTERS:
