@@ -28,10 +28,8 @@ from charlstm.training.history import HistoryRow, MetricSums, PretrainedInfo
 from charlstm.training.memory import check_memory, training_bytes
 from charlstm.training.schedule import Schedule
 
-MOST_TUNED_CHARS = 40_000
-"""Longest held-out text by which the share of pretrained weights in the average is tuned: see `loop`. Longer texts gain little by it."""
-MOST_START_SHARE = 0.5
-"""Largest share that is tried."""
+FIRST_START_SHARE, MOST_START_SHARE = 0.1, 0.5
+"""Share of pretrained weights in the average at first, and at most; the held-out text tunes it: see `loop`."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,9 @@ def begin(
         arithmetic=fingerprint(),
         line_chars=line_quantiles(train_ids, corpus.vocabulary),
         pretrained=None if pretrained is None else pretrained.info,
-        start={name: p.copy() for name, p in params.items()}
-        if pretrained and 0 < len(val_ids) <= MOST_TUNED_CHARS
-        else {},
     )
+    if pretrained is not None and len(val_ids):
+        state.start, state.start_share = {name: p.copy() for name, p in params.items()}, FIRST_START_SHARE
     return state, notes
 
 
