@@ -22,6 +22,7 @@ from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
 from charlstm.text.sources import STDIN, default_name, find
 from charlstm.training import loop
+from charlstm.training.autoconfig import is_enough
 from charlstm.training.budget import take_budget
 from charlstm.training.control import Stop
 from charlstm.training.fingerprint import fingerprint
@@ -201,7 +202,11 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     if name == NONE:
         return None, ""
     if name == AUTO:
-        return pretrained.for_text(text, train_ids, request.overrides)
+        base, why = pretrained.for_text(text, train_ids, request.overrides)
+        sizes, cores = (len(train_ids), len(text.vocabulary)), request.options.cores
+        if base is not None and is_enough(*sizes, request.budget, dict(request.overrides), cores):
+            return None, "starts from random weights: text and budget are enough to learn as much without the base"
+        return base, why
     weights = pretrained.from_run(name, request.folder, request.overrides)
     return weights, f"starts from the weights of {name!r}"
 

@@ -107,6 +107,20 @@ def test_the_base_grows_to_the_size_that_text_and_budget_are_enough_for(
     assert (made.config.layers, made.config.hidden) == (1, 32)
 
 
+def test_a_text_that_teaches_as_much_as_the_base_is_learned_without_it(
+    charlstm: Callable[..., Result], base: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoconfig, "ENOUGH_CHARS", 70)
+    assert "enough to learn as much without the base" in charlstm("train", text, *FEW).err  # reads 80 characters
+    assert started_from("verses") is None
+
+
+def test_long_texts_that_are_read_whole_teach_as_much_as_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoconfig, "speed", lambda threads: 1e11 * threads)
+    for chars, minutes, enough in ((10**6, 600, False), (5 * 10**6, 15, True), (10**8, 20, True), (10**8, 0.5, False)):
+        assert autoconfig.is_enough(chars, 65, Budget(minutes=minutes), {}, 2) == enough, (chars, minutes)
+
+
 def test_a_model_from_the_base_is_never_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoconfig, "speed", lambda threads: 1e11 * threads)
     shipped = ModelSize(hidden=384, layers=1)

@@ -39,6 +39,8 @@ PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
 """Factors on its learning rate, each for texts of up to this many characters; the new weights of a larger model need the whole rate."""
+ENOUGH_CHARS = 4_000_000
+"""Characters of text from which a model learns as much without pretrained weights, if training reads them."""
 RANK_STREAMS, FEW_RANKS = 32, 2
 """Streams of the default batch per rank of an MPI job of more than `FEW_RANKS`; a smaller one has the batch of one machine."""
 EPOCH_STEPS = 50
@@ -162,6 +164,12 @@ def dropout_for(weighted_epochs: float, layers: int) -> float:
     """Return the dropout rate, in steps of 0.05, for a number of `Reach.weighted_epochs`."""
     rate = next(rate for limit, rate in DROPOUT if weighted_epochs <= limit)
     return rate if layers == 1 else round(20 * DEEP_DROPOUT * rate) / 20
+
+
+def is_enough(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> bool:
+    """Return whether training reads `ENOUGH_CHARS` different characters; the arguments are those of `choose`."""
+    reach = Reach.of(chars, V, budget, _window(chars, V, overrides), threads, False, None)
+    return min(chars, reach.affordable(*_size(reach, overrides, None))) >= ENOUGH_CHARS
 
 
 def _window(chars: int, V: int, overrides: dict[str, Any]) -> tuple[int, int]:

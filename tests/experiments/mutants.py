@@ -128,6 +128,7 @@ FAULTS = (
     fault("an extended run starts at its floor", "training/budget.py", "training", "max(run.schedule.lr(run.step), run.config.peak_lr / 4)", "run.schedule.lr(run.step)"),
     fault("default limit in epochs ignored", "training/budget.py", "training", "last = min(last, max(", "last = max(last, max("),
     fault("first steps decide nothing", "training/pace.py", "choice", "least, flops)", "least)"),
+    fault("the base for any text", "training/autoconfig.py", "pretrained", ">= ENOUGH_CHARS", "< 0"),
     fault("large models for short texts", "training/autoconfig.py", "choice", "* size and size <=", "* size or size <="),
     fault("cell state of a shard lost", "training/data_parallel.py", "workers", "= after.h, after.c", "= after.h, after.h"),
     fault("dead worker believed", "training/data_parallel.py", "workers", "return bool(self.connection.recv(1))", "return self.connection.recv(1) is not None"),
