@@ -60,9 +60,7 @@ class Recipe:
     rates: dict[str, float] = field(default_factory=dict)  # factors on Muon's rate, by parameter
     rows: bool = False  # every row of Muon's change has length 1
     residual: bool = False  # layers above the first add their input to their output
-    mix: tuple[
-        float, ...
-    ] = ()  # weights between those at the start (0) and the average at the end (1), evaluated there
+    shares: tuple[float, ...] = ()  # of the pretrained weights in the average, evaluated at the end
     pull: float = 0.0  # the hidden matrices are drawn back to where they started, by this times the rate
     averages: list[Arrays] = field(default_factory=list)
     start: Arrays = field(default_factory=dict)
@@ -84,7 +82,7 @@ class Recipe:
         if self.residual:
             add_residuals()
         self.hidden = model.hidden_matrices(run.shape)
-        self.start = {name: p.copy() for name, p in run.params.items()} if self.mix or self.pull else {}
+        self.start = {name: p.copy() for name, p in run.params.items()} if self.pull else {}
         self.averages = [{name: p.copy() for name, p in run.params.items()} for _ in self.ema]
 
     def muon_by_gate(self, params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Any = None) -> float:
@@ -200,8 +198,7 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
     tail, cold = losses(run, run.averaged, val_ids)
     raw, _ = losses(run, run.params, val_ids)
     mixed = [
-        {name: start + share * (run.averaged[name] - start) for name, start in recipe.start.items()}
-        for share in recipe.mix
+        optim.with_start_share(run.averaged, run.start, run.start_share, share) for share in recipe.shares if run.start
     ]
     averaged = [losses(run, average, val_ids) for average in (*recipe.averages, *mixed)]
     baseline = None if k is None else ngram.best(*fold(plain, k), V)
