@@ -27,8 +27,8 @@ DEEPER = {(1, 384): (2, 256), (1, 512): (2, 320), (1, 768): (2, 512), (1, 1024):
 """Two-layer replacements of one-layer models, at nearly the same cost; they memorize less and learn more slowly."""
 DEEPER_FROM = 5.0
 """Number of weighted epochs (see `Reach.weighted_epochs`) from which a two-layer model is better."""
-CHARS_PER_PARAMETER = 5.0
-"""Characters that training must read per parameter for a larger model to be worth it."""
+CHARS_PER_PARAMETER, PRETRAINED_CHARS_PER_PARAMETER = 5.0, 3.0
+"""Characters that training must read per parameter for a larger model to be worth it; the second, if it starts from pretrained weights."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
@@ -38,7 +38,7 @@ DEEP_DROPOUT = 0.65
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
-"""Factors on its learning rate, each for texts of up to this many characters; the new weights of a larger model need the whole rate."""
+"""Factors on its learning rate, each for texts of up to this many characters."""
 ENOUGH_CHARS = 4_000_000
 """Characters of text from which a model learns as much without pretrained weights, if training reads them."""
 RANK_STREAMS, FEW_RANKS = 32, 2
@@ -145,9 +145,8 @@ def choose(
     rate = dropout_for(reach.weighted_epochs(layers, hidden), layers)
     settings: dict[str, Any] = {"layers": layers, "hidden": hidden, "batch": batch, "seq": seq, "dropout": rate}
     if pretrained:
-        settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
-    if pretrained and (layers, hidden) == (pretrained.layers, pretrained.hidden):
         open_ones.append("lr")
+        settings["dropout"] = min(PRETRAINED_DROPOUT, rate)
         factor = next(factor for limit, factor in PRETRAINED_RATES if chars <= limit)
         settings["lr"] = factor * LEARNING_RATES[optimizer]
     elif settings["batch"] >= LARGE_BATCH and optimizer == "muon":
@@ -199,10 +198,10 @@ def _size(reach: Reach, overrides: dict[str, Any], least: ModelSize | None) -> t
         ladder = [first, *(size for size in ladder if size != first and _holds(size, least))]
     sizes = [size for size in ladder if overrides.get("hidden", size[1]) == size[1]]
     sizes = sizes or [(overrides.get("layers", least.layers if least else 1), overrides["hidden"])]
-    best = sizes[0]
+    best, needed = sizes[0], PRETRAINED_CHARS_PER_PARAMETER if least else CHARS_PER_PARAMETER
     for larger in sizes[1:]:
         size = weights(*larger, reach.V)
-        if reach.affordable(*larger) >= CHARS_PER_PARAMETER * size and size <= PARAMETERS_PER_CHAR * reach.chars:
+        if reach.affordable(*larger) >= needed * size and size <= PARAMETERS_PER_CHAR * reach.chars:
             best = larger
     if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
         deeper = DEEPER.get(best, best)
