@@ -64,7 +64,7 @@ THREE, SCRATCH = "3 seeds", "--init-from none"
 RECORDS = (
     Record("shakespeare-0.67", f"{SHAKESPEARE}, 1.1 M characters", "0.67", f"{TRAIN} 0.67", "", "tail", 1.424, THREE, "1.558", "3.35", "4.17", "1.5", "base, `--dropout 0`"),
     Record("shakespeare-0.67-none", f"{SHAKESPEARE}, random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.469, THREE, "1.558", "", "", "2.9", "1x256, `--dropout 0`"),
-    Record("shakespeare-5", SHAKESPEARE, "5", f"{TRAIN} 5", "", "tail", 1.385, "", "1.558", "", "", "5.9", "base, `--dropout 0.2`"),
+    Record("shakespeare-5", SHAKESPEARE, "5", f"{TRAIN} 5", "", "tail", 1.372, "", "1.558", "", "", "3.1", "1x512 from the base"),
     Record("shakespeare-5-none", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "", "tail", 1.432, THREE, "1.558", "", "", "6.9 to 7.5", "2x256, `--dropout 0.15`"),
     Record("shakespeare-5-windows", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "--context 256", "windowed-256", 1.450, THREE, published=NANOGPT),
     Record("shakespeare-20", f"{SHAKESPEARE}, random weights", "20", f"{TRAIN} 20 {SCRATCH}", "", "tail", 1.397, "", "1.558", "", "", "25", "2x320, `--dropout 0.2`"),
