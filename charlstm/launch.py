@@ -204,9 +204,11 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     if name == AUTO:
         base, why = pretrained.for_text(text, train_ids, request.overrides)
         sizes, cores = (len(train_ids), len(text.vocabulary)), request.options.cores
-        if base is not None and is_enough(*sizes, request.budget, dict(request.overrides), cores):
+        if base is None:
+            return None, why
+        if is_enough(*sizes, request.budget, dict(request.overrides), cores):
             return None, "starts from random weights: text and budget are enough to learn as much without the base"
-        return base, why
+        return base, why + pretrained.read_before(train_ids, text.vocabulary)
     weights = pretrained.from_run(name, request.folder, request.overrides)
     return weights, f"starts from the weights of {name!r}"
 

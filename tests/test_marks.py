@@ -21,7 +21,7 @@ def marks_of(text: str) -> np.ndarray:
 def test_a_part_of_a_text_is_known_however_it_is_set() -> None:
     whole, half = marks_of(FABLES), FABLES[: len(FABLES) // 2]
     assert len(whole) == pytest.approx(len(FABLES) / 1024, rel=0.4)
-    for text in (half, half.upper(), half.replace(" ", "\n"), half.replace(",", " – ")):
+    for text in (half, half.upper(), half.replace(" ", "\n"), half.replace(",", " – "), half.replace(" ", " İ ")):
         assert shared(marks_of(text), whole) == 1
     assert 0.3 < shared(whole, marks_of(half)) < 0.7
 

@@ -15,22 +15,22 @@ from charlstm.text.vocabulary import Vocabulary
 LETTERS = 40
 """Length of a passage."""
 ONE_IN_BITS = 10
-"""Of 2 to this power passages, the one whose hash begins with this many zeros is kept."""
+"""A passage is kept if its hash begins with this many zero bits: one in 1,024."""
 FEWEST = 5
-"""Marks that a text must have for a share of them to mean something."""
+"""A share of fewer marks than this says nothing."""
 BLOCK = 1 << 20
 """Characters that are looked at together."""
 
 
 def marks(ids: TextIds, vocabulary: Vocabulary, most_chars: int = 1 << 22) -> NDArray[np.uint32]:
-    """Return the hashes that stand for a text, in ascending order.
+    """Return the hashes (marks,) of the passages of a text that are kept, each once, in ascending order.
 
     Args:
         ids: the text.
         vocabulary: what the ids mean.
         most_chars: what follows after this many characters is not read.
     """
-    letters = np.array([ord(c) if c.isascii() and c.isalpha() else 0 for c in vocabulary.characters.lower()], np.uint8)
+    letters = np.array([ord(c.lower()) if c.isascii() and c.isalpha() else 0 for c in vocabulary.characters], np.uint8)
     found = [np.empty(0, np.uint32)]
     before = np.empty(0, np.uint8)  # the letters of a passage that may end in the next block
     for start in range(0, min(len(ids), most_chars), BLOCK):

@@ -29,9 +29,9 @@ LEAST_KNOWN, LEAST_GAIN_NATS = 0.95, 0.75
 frequencies by this many nats per character."""
 
 MARKS_SUFFIX = ".marks.npy"
-"""Of the file, beside the base, with the `marks` of what the base was trained on."""
+"""End of the name of the file with the `marks` of the base's training text."""
 READ_SHARE = 0.05
-"""Fraction of a text that the base can have read without being said to: quotations, and what everybody writes."""
+"""Smallest fraction of a text that a user is told of; less can be quotations."""
 
 
 def from_run(run: str, folder: Path, wanted: Mapping[str, Any]) -> Pretrained:
@@ -82,12 +82,11 @@ def for_text(text: Corpus, train_ids: TextIds, wanted: Mapping[str, Any]) -> tup
     found = f"{nats:.2f} nats per character before training, where letter frequencies have {unigram_nats:.2f}"
     if nats > unigram_nats - LEAST_GAIN_NATS:
         return None, f"starts from random weights, because the base {BASE!r} does not suit the text: {found}"
-    why = f"starts from the base {BASE!r}, which suits the text: {found} (`init_from` none: random weights)"
-    return base, why + _known(train_ids, text.vocabulary)
+    return base, f"starts from the base {BASE!r}, which suits the text: {found} (`init_from` none: random weights)"
 
 
-def _known(ids: TextIds, vocabulary: Vocabulary) -> str:
-    """Return a clause that says how much of a text the base was trained on, "" if that is little or not known."""
+def read_before(ids: TextIds, vocabulary: Vocabulary) -> str:
+    """Return a clause that says how much of a text (chars,) the base was trained on, "" if that is little or not known."""
     path = bundled_path("checkpoints", BASE + MARKS_SUFFIX)
     share = shared(marks(ids, vocabulary), np.load(path)) if path.is_file() else 0.0
     if share < READ_SHARE:

@@ -26,8 +26,8 @@ CGROUPS = (("", "memory.max", "memory.current", "inactive_file"),
 def weights_bytes(shape: ModelConfig, config: TrainConfig) -> int:
     """Estimate the memory in bytes of everything in training that grows with the number of parameters.
 
-    All numbers are float32. Weights are stored up to four times (current, averaged, last good, and at the start). Each shard has its gradients,
-    and about two copies of its weights in the layout that the loops need.
+    All numbers are float32. Weights are stored up to four times (current, averaged, last good, and at the start). Each shard
+    has its gradients, and about two copies of its weights in the layout that the loops need.
     """
     shapes = model.shapes(shape)
     slots = optim.slot_names(config.optimizer, shapes, model.hidden_matrices(shape))

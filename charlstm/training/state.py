@@ -66,10 +66,8 @@ class TrainState:
     arithmetic: str = ""  # `fingerprint` of the machine that trains the run; empty in older files
     line_chars: tuple[int, ...] = ()  # quantiles of the lengths of the text's lines; empty in older files
     pretrained: PretrainedInfo | None = None  # the model whose weights it started from; None: random weights
-    start: Arrays = field(
-        default_factory=dict
-    )  # these weights, if the average can have a share of them; otherwise empty
-    start_share: float = 0.0
+    start: Arrays = field(default_factory=dict)  # these weights, if some of the text is held out; otherwise empty
+    start_share: float = 0.0  # of `start` in `averaged`
 
     @property
     def parameters(self) -> int:
