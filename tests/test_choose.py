@@ -158,11 +158,38 @@ def test_temperature_one_without_truncation_is_the_models_distribution() -> None
     assert chosen.tolist() == (logits + noise).argmax(axis=0).tolist(), "and no account changes it"
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_what_continues_a_run_keeps_its_probability_and_all_sum_to_one(settings: dict[str, float]) -> None:
+    """Columns with a run of an ordinary character, of one that ends sentences, and without one."""
+    logits = some_logits()
+    before = np.resize([5, STOP, 7], logits.shape[1])
+    how = Decoding(line_end=LINE_END, ends=(STOP,), runs=frozenset({STOP, 5}), **settings)  # type: ignore[arg-type]
+    scores, log_odds = decoding.log_scores(logits, how, before=before)
+    p, model = softmax(scores), softmax(logits)
+    for column, character in enumerate(before):
+        kept = [LINE_END, character] if character in how.runs else [LINE_END]
+        np.testing.assert_allclose(p[kept, column], model[kept, column], rtol=1e-6)
+        alone = decoding.log_scores(logits[:, column], how, before=before[[column]])
+        np.testing.assert_allclose(scores[:, column], alone[0], rtol=1e-12)
+        np.testing.assert_allclose(log_odds[column], alone[1], rtol=1e-12)
+
+
+def test_a_run_that_truncation_would_never_end_is_as_long_as_the_model_has_it() -> None:
+    logits = np.repeat(np.log([[0.96], [0.02], [0.02]]), DRAWS, axis=1)
+    noise = np.random.default_rng(0).gumbel(size=logits.shape)
+    how = Decoding(0.8, top_p=0.95, runs=frozenset({0}))
+    for before, expected in ((0, 0.96), (1, 1.0)):
+        ids = decoding.sample(logits, noise, how, before=np.full(DRAWS, before))
+        assert np.mean(ids == 0) == pytest.approx(expected, abs=0.005)
+
+
 def test_a_vocabulary_of_ends_alone_can_be_sampled() -> None:
-    for V in (1, 2):
+    for V in (1, 2, 3):
         logits = some_logits()[:V]
-        how = Decoding(0.5, top_p=0.9, line_end=LINE_END, ends=(STOP,)[: V - 1])
-        assert set(decoding.sample(logits, np.zeros_like(logits), how).tolist()) <= set(range(V))
+        how = Decoding(0.5, top_p=0.9, line_end=LINE_END, ends=(STOP, 2)[: V - 1], runs=frozenset({STOP, 2}))
+        before = np.resize([STOP, V - 1], logits.shape[1])
+        chosen = decoding.sample(logits, np.zeros_like(logits), how, before=before)
+        assert set(chosen.tolist()) <= set(range(V))
 
 
 def test_a_line_without_chances_to_end_gets_them_back() -> None:

@@ -176,21 +176,22 @@ def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array, li
         account = decoding.LineAccount(hazard, 1, len(settings.prompt.rpartition("\n")[2]))
     step, made, first, margins = run.stepper().step, "", np.empty(0), []
     for character in settings.prompt:
-        logits = step(np.array([run.characters.index(character)]))
+        chosen = np.array([run.characters.index(character)])
+        logits = step(chosen)
     for number in itertools.islice(random_numbers(seed), settings.length):
         if how.exact:
             p = softmax(logits[:, 0])
         else:
-            scores, log_odds = decoding.log_scores(logits, how, None if account is None else account.boost())
+            scores, log_odds = decoding.log_scores(logits, how, None if account is None else account.boost(), chosen)
             p = softmax(scores[:, 0])
         first = first if made else p
         sums = np.cumsum(p)
         margins.append(float(np.abs(sums - number).min()))
-        chosen = np.searchsorted(sums, number, side="right")
-        made += run.characters[chosen]
+        chosen = np.array([np.searchsorted(sums, number, side="right")])
+        made += run.characters[chosen[0]]
         if account is not None:
             account.advance(log_odds, np.array([made[-1] == "\n"]))
-        logits = step(np.array([chosen]))
+        logits = step(chosen)
     return made, first, margins
 
 

@@ -128,8 +128,8 @@ class Model {
     this.characters = Array.from(characters); // code points: a character beyond U+FFFF is one
     this.ids = new Map(this.characters.map((character, id) => [character, id]));
     this.lineEnd = this.ids.get("\n");
-    this.ends = new Set([this.lineEnd, ...Array.from(stops, (stop) => this.ids.get(stop))]); // of lines and sentences
-    this.ends.delete(undefined);
+    this.ends = new Set(["\n", ...stops].flatMap((stop) => this.ids.get(stop) ?? [])); // of lines and sentences
+    this.runs = new Set(this.characters.flatMap((c, id) => (/[^\p{L}\p{N}\n]/u.test(c) ? [id] : [])));
     this.hazard = lineHazard(lineChars);
     this.opening = opening; // what is read before a text without a prompt
     this.hidden = hidden;
@@ -233,20 +233,20 @@ function truncate(scores, topP) {
 }
 
 /** The scores whose softmax is the distribution to choose from, and the log odds of a line end, raised by `boost`. */
-function logScores({ ends, lineEnd }, logits, { temperature, topP }, boost) {
+function logScores({ ends, lineEnd, runs }, logits, { temperature, topP }, boost, before) {
   if (temperature === 1 && topP === 1) return { scores: logits, logOdds: -Infinity };
-  let scores = logits.slice();
-  if (ends.size < logits.length) { // the ends of lines and sentences keep their probability, the others share the rest
-    const sharp = logits.map((logit, id) => (ends.has(id) ? -Infinity : logit / Math.max(temperature, COLDEST)));
-    const others = logSum(logits.map((logit, id) => (ends.has(id) ? -Infinity : logit)));
-    const sum = logSum(sharp);
-    scores = sharp.map((score, id) => (ends.has(id) ? logits[id] : score - sum + others));
+  const V = logits.length, run = V > 2 && runs.has(before) ? before : undefined, end = V > 1 ? lineEnd : undefined;
+  let scores = logits.map((logit, id) => (id === run || id === end ? -Infinity : logit));
+  const others = logSum(scores);
+  const logOdds = end === undefined ? -Infinity : logits[end] - logSum([others, logits[run] ?? -Infinity]) + boost;
+  if (ends.size + 1 < V) { // the ends of sentences keep their probability, the others share the rest
+    const sharp = scores.map((score, id) => (ends.has(id) ? -Infinity : score / Math.max(temperature, COLDEST)));
+    const shift = logSum(scores.filter((_, id) => !ends.has(id))) - logSum(sharp);
+    scores = scores.map((score, id) => (ends.has(id) ? score : sharp[id] + shift));
   }
-  const canEnd = lineEnd !== undefined && logits.length > 1;
-  if (canEnd) scores[lineEnd] = -Infinity;
-  const logOdds = canEnd ? logits[lineEnd] - logSum(scores) + boost : -Infinity;
   truncate(scores, topP);
-  if (canEnd) scores[lineEnd] = logOdds + logSum(scores); // its odds do not change
+  if (run !== undefined) scores[run] = logits[run] - others + logSum(scores); // their odds do not change
+  if (end !== undefined) scores[end] = logOdds + logSum(scores);
   return { scores, logOdds };
 }
 
@@ -287,7 +287,7 @@ function* write(model, ids, settings) {
     else if (settings.temperature === 0) id = state.logits.indexOf(largest(state.logits));
     else {
       const behind = Math.max(0, hazard(chars) - spent);
-      const { scores, logOdds } = logScores(model, state.logits, settings, GAIN * behind);
+      const { scores, logOdds } = logScores(model, state.logits, settings, GAIN * behind, id);
       const sum = logSum(scores);
       let rest = random();
       id = scores.findIndex((score) => (rest -= Math.exp(score - sum)) < 0);

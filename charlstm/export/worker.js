@@ -33,8 +33,9 @@ const answers = {
   },
   predict: ({ prompt, ...settings }) => {
     const state = model.begin();
-    for (const id of model.encode(prompt)) model.step(state, id);
-    const { scores } = logScores(model, state.logits, settings, 0);
+    const ids = model.encode(prompt);
+    for (const id of ids) model.step(state, id);
+    const { scores } = logScores(model, state.logits, settings, 0, ids.at(-1));
     const sum = logSum(scores);
     return { probabilities: scores.map((score) => Math.exp(score - sum)) };
   },

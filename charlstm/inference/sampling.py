@@ -233,7 +233,8 @@ class _Streams:
 
     def _choose(self) -> Ids:
         if self.begun:
-            self.ids = decoding.sample(self.stepper.step(self.ids), self.noise.take(), self.how, self.lines)
+            logits = self.stepper.step(self.ids)
+            self.ids = decoding.sample(logits, self.noise.take(), self.how, self.lines, self.ids)
         self.begun = True
         return self.ids
 
@@ -302,4 +303,5 @@ def decoding_of(vocabulary: Vocabulary, settings: SampleConfig) -> decoding.Deco
         min_p=settings.min_p,
         line_end=int(vocabulary.encode("\n")[0]) if "\n" in vocabulary else None,
         ends=tuple(vocabulary.encode("".join(endings)).tolist()),
+        runs=frozenset(k for k, c in enumerate(vocabulary.characters) if c != "\n" and not c.isalnum()),
     )

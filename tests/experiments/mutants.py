@@ -90,6 +90,7 @@ FAULTS = (
     fault("RMSProp reports the norm of its gradient", "nn/optim.py", "optim", "squares += _square(change)", "squares += _square(g)"),
     fault("top-k off by one", "nn/decoding.py", "choose", "[: top_k or V]", "[: top_k + 1 if top_k else V]"),
     fault("top-p keeps one too many among equals", "nn/decoding.py", "choose", "up_to - ranked < top_p", "up_to - ranked <= top_p"),
+    fault("what continues a run loses its odds", "nn/decoding.py", "choose", "scores[run] = run_odds[of] + log_sum[of]", "scores[run] = log_sum[of]"),
     fault("sampling without the output bias", "nn/stepper.py", "model", "np.add(self.logits, self.top_bias,", "np.add(self.logits, 0,"),
     # -- text
     fault("streams not reset at the start of an epoch", "text/batches.py", "batches", "np.full(self.N, cursor.window == 0)", "np.full(self.N, False)"),
