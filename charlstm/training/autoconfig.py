@@ -33,8 +33,8 @@ PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
 """Pairs of (maximum weighted epochs, dropout rate of a single layer), in ascending order."""
-DEEP_DROPOUT = 0.65
-"""Factor on that rate where there are several layers, each of which drops some of its outputs."""
+DEEP_DROPOUT = ((3.0, 0.0), (5.0, 0.1), (11.0, 0.15), (18.0, 0.2), (28.0, 0.25), (math.inf, 0.3))
+"""The same where there are several layers, each of which drops some of its outputs."""
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
 PRETRAINED_RATES = ((80_000, 0.25), (math.inf, 0.5))
@@ -160,9 +160,8 @@ def choose(
 
 
 def dropout_for(weighted_epochs: float, layers: int) -> float:
-    """Return the dropout rate, in steps of 0.05, for a number of `Reach.weighted_epochs`."""
-    rate = next(rate for limit, rate in DROPOUT if weighted_epochs <= limit)
-    return rate if layers == 1 else round(20 * DEEP_DROPOUT * rate) / 20
+    """Return the dropout rate for a number of `Reach.weighted_epochs`."""
+    return next(rate for limit, rate in (DROPOUT if layers == 1 else DEEP_DROPOUT) if weighted_epochs <= limit)
 
 
 def is_enough(chars: int, V: int, budget: Budget, overrides: dict[str, Any], threads: int) -> bool:
