@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from charlstm.nn import lstm
+from charlstm.nn.tape import Tape
 from tests import oracle
 from tests.gradient_check import check_all
 
@@ -17,7 +18,7 @@ def example(seed: int = 0, D: int = D, H: int = H, T: int = T, N: int = N):
     params = lstm.init(rng, D, H, np.float64)
     params["b"] += rng.standard_normal(4 * H)
     x, h0, c0 = rng.standard_normal((T, N, D)), rng.standard_normal((N, H)), rng.standard_normal((N, H))
-    return params, x, h0, c0, lstm.Tape(D, H, T, N, np.float64), rng
+    return params, x, h0, c0, Tape(D, H, T, N, np.float64), rng
 
 
 def test_forward_equals_the_gate_by_gate_oracle() -> None:
@@ -48,10 +49,10 @@ def test_every_gradient_agrees_with_central_differences(seed: int) -> None:
 
 def test_the_whole_sequence_equals_carried_chunks_exactly() -> None:
     params, x, h0, c0, _, _ = example(T=12)
-    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, lstm.Tape(D, H, 12, N, np.float64))
+    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, Tape(D, H, 12, N, np.float64))
     h, c, chunks = h0, c0, []
     for start in range(0, 12, 4):
-        tape = lstm.Tape(D, H, 4, N, np.float64)
+        tape = Tape(D, H, 4, N, np.float64)
         y, h, c = lstm.forward(params, x[start : start + 4], h, c, tape)
         chunks.append(y.copy())
     np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-14, atol=1e-15)
@@ -66,7 +67,7 @@ def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
     lstm.forward(params, x, h0, c0, whole)
     expected, _, d_h0, d_c0 = lstm.backward(params, v_y, zero, zero, whole)
 
-    tapes = [lstm.Tape(D, H, 4, N, np.float64) for _ in range(2)]
+    tapes = [Tape(D, H, 4, N, np.float64) for _ in range(2)]
     h, c = h0, c0
     for k, tape in enumerate(tapes):
         _, h, c = lstm.forward(params, x[4 * k : 4 * k + 4], h, c, tape)
@@ -100,7 +101,7 @@ def test_the_dtype_of_the_parameters_decides_the_precision() -> None:
     for dtype in (np.float32, np.float64):
         params = lstm.init(np.random.default_rng(0), D, H, dtype)
         zero = np.zeros((N, H), dtype)
-        y, h, c = lstm.forward(params, np.ones((T, N, D), dtype), zero, zero, lstm.Tape(D, H, T, N, dtype))
+        y, h, c = lstm.forward(params, np.ones((T, N, D), dtype), zero, zero, Tape(D, H, T, N, dtype))
         assert {y.dtype, h.dtype, c.dtype} == {np.dtype(dtype)}
 
 

@@ -35,12 +35,13 @@ gates are stored one after another: (4, T, N, H).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from charlstm.nn.layout import blocks, by_gate, in_blocks, one_half, product_blocks, product_of
+from charlstm.nn.layout import by_gate, product_blocks, product_of
 from charlstm.nn.one_hot import sum_by_id
+from charlstm.nn.tape import BackwardChunk, Tape
 from charlstm.nn.types import Array, Arrays, Ids
 
 if TYPE_CHECKING:
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 
 FORGET_BIAS = 1.0
 """Initial bias of the forget gate, so that an untrained cell remembers (Jozefowicz et al. 2015)."""
-
-CHUNK_SIZE = 1 << 17
-"""Maximum number of gate activations in a chunk: its slopes are still in the cache when the backward loop reads them."""
 
 
 def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32) -> Arrays:
@@ -69,121 +67,6 @@ def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32
         "U": rng.uniform(-bound, bound, (4 * H, H)).astype(dtype),
         "b": b,
     }
-
-
-class ForwardStep(NamedTuple):
-    """The arrays that step t of the forward loop reads and writes, as views into a tape; (N, H) unless noted."""
-
-    h_before: Array  # h_{t-1}; (H,) for a single stream
-    gates: Array  # (4, N, H)    x_t Wᵀ + b before the step; i, f, o, g after it
-    ifo: Array  # (3, N, H)    the sigmoid gates of `gates`
-    i: Array
-    f: Array
-    o: Array
-    g: Array
-    c_before: Array  # c_{t-1}
-    c: Array  # c_t
-    tanh_c: Array  # tanh(c_t)
-    h: Array  # h_t
-
-
-class BackwardStep(NamedTuple):
-    """The arrays that step t of the backward loop reads and writes, as views into a tape; (N, H) unless noted.
-
-    Each dz takes the memory of its gate. f is overwritten too, but only after its last use.
-    """
-
-    t: int
-    f: Array
-    slope_c: Array
-    slope_if: Array  # (2, N, H)
-    slope_o: Array
-    slope_g: Array
-    dz_if: Array  # (2, N, H)
-    dz_o: Array
-    dz_g: Array
-    dz: Array  # (4, 1, N, H)    all four, as the left operand of the product with U; (4H,) for a single stream
-
-
-class BackwardChunk(NamedTuple):
-    """A run of B steps whose slopes are computed together, as views into a tape."""
-
-    gates: Array  # (4, B, N, H)    i, f, o, g
-    c_before: Array  # (B, N, H)
-    tanh_c: Array  # (B, N, H)
-    slopes: Array  # (4, B, N, H)    of i, f, o, g
-    slope_c: Array  # (B, N, H)
-    steps: list[BackwardStep]  # from the last to the first
-
-
-class Tape:
-    """The buffers of one layer for windows of one size: allocated once by the caller, written by forward, read by backward.
-
-    They hold `Tape.numbers` numbers, plus scratch space for single steps.
-    """
-
-    def __init__(self, D: int, H: int, T: int, N: int, dtype: DTypeLike = np.float32, *, need_d_x: bool = True) -> None:
-        """Allocate buffers for windows of T steps, N streams, D inputs and H cells; `need_d_x` adds one for d_x."""
-
-        def buffer(*shape: int) -> Array:
-            return np.empty(shape, dtype)
-
-        B = self._chunk_steps(H, T, N)
-        self.inputs: Array | Ids = buffer(0, N, D)  # the caller's x, by reference
-        self.h = buffer(T + 1, N, H)  # h[t] enters step t, h[t + 1] leaves it
-        self.c = buffer(T + 1, N, H)  # likewise
-        self.tanh_c = buffer(T, N, H)
-        self.gates = buffer(4, T, N, H)  # x Wᵀ + b, then i, f, o, g, then dz
-        if N == 1:  # the gates of a step are one vector
-            self.gates = buffer(T, 4, N, H).swapaxes(0, 1)
-        self.last_gates = buffer(4, N, H)  # i, f, o, g of the last step, which backward does not overwrite
-        self.slopes = buffer(4, B, N, H)  # of i, f, o, g
-        self.slope_c = buffer(B, N, H)
-        self.d_inputs = buffer(T if need_d_x else 0, N, D)
-        self.d_share = np.empty_like(self.d_inputs)  # one gate's contribution to d_inputs
-        # Scratch space of one step.
-        self.z = buffer(4, N, H)  # h Uᵀ in forward; dz U, gate by gate, in backward
-        self.product, self.dh = buffer(N, H), buffer(N, H)
-        self.dc = buffer(N, H), buffer(N, H)  # of step t and of step t-1, by turns
-        self.z_blocks = in_blocks(self.z, blocks(N, H, H)) if N > 1 else self.z.reshape(4 * H)
-        self.half = one_half(N, H, dtype)
-        # Views are made once: making one costs as much as a small elementwise operation.
-        self.forward_steps = [
-            ForwardStep(h_before if N > 1 else h_before[0], z, z[:3], z[0], z[1], z[2], z[3], c_before, c, tanh_c, h)
-            for h_before, z, c_before, c, tanh_c, h in zip(
-                self.h[:-1], self.gates.swapaxes(0, 1), self.c[:-1], self.c[1:], self.tanh_c, self.h[1:], strict=True
-            )
-        ]
-        self.backward_chunks = [self._chunk(start, min(B, T - start)) for start in reversed(range(0, T, B))]
-
-    @staticmethod
-    def numbers(D: int, H: int, T: int, N: int, *, need_d_x: bool) -> int:
-        """How many numbers the buffers hold: 7 H per character, 2 D more if d_x is needed, and the slopes of a chunk."""
-        return (7 * H + 2 * D * need_d_x) * T * N + 5 * H * N * Tape._chunk_steps(H, T, N)
-
-    @staticmethod
-    def _chunk_steps(H: int, T: int, N: int) -> int:
-        return max(1, min(T, CHUNK_SIZE // (4 * N * H)))
-
-    def _chunk(self, start: int, length: int) -> BackwardChunk:
-        chunk = slice(start, start + length)
-        gates, slopes, slope_c = self.gates[:, chunk], self.slopes[:, :length], self.slope_c[:length]
-        steps = [
-            BackwardStep(
-                start + k,
-                z[1],
-                slope_c[k],
-                s[:2],
-                s[2],
-                s[3],
-                z[:2],
-                z[2],
-                z[3],
-                z[:, None] if z.shape[1] > 1 else z.reshape(-1),
-            )
-            for k, s, z in zip(range(length), slopes.swapaxes(0, 1), gates.swapaxes(0, 1), strict=True)
-        ]
-        return BackwardChunk(gates, self.c[chunk], self.tanh_c[chunk], slopes, slope_c, steps[::-1])
 
 
 def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) -> tuple[Array, Array, Array]:

@@ -11,6 +11,7 @@ import numpy as np
 from charlstm.nn import lstm
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.loss import softmax_cross_entropy
+from charlstm.nn.tape import Tape
 from charlstm.nn.types import Array, Arrays, Ids
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Workspace:
 
     T: int
     N: int
-    tapes: list[lstm.Tape]
+    tapes: list[Tape]
     inputs: Array  # (T, N, E)    embedded characters; empty without an embedding
     outputs: list[Array]  # per layer (T, N, H)    h, its input added above the first layer if `residual`, after dropout
     layers: list[Arrays]  # per layer W, U, b as forward used them, after dropout of U
@@ -58,7 +59,7 @@ class Workspace:
     def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
         """Allocate buffers for windows of T steps and N streams."""
         V, E = config.vocabulary, config.embedding
-        tapes = [lstm.Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
+        tapes = [Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
         return cls(
             T=T,
             N=N,
@@ -81,7 +82,7 @@ class Workspace:
         H per layer with dropout, and again with residual connections.
         """
         H, L, V = config.hidden, config.layers, config.vocabulary
-        tapes = sum(lstm.Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
+        tapes = sum(Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
         return tapes + (V + H + 3 * config.embedding + L * H * (bool(config.dropout) + config.residual)) * T * N
 
 

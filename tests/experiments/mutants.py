@@ -67,7 +67,7 @@ def fault(label: str, file: str, tests: str, old: str, new: str) -> Fault:
 
 FAULTS = (
     # -- nn
-    fault("gates i and f swapped", "nn/lstm.py", "lstm", "z[:3], z[0], z[1], z[2]", "z[:3], z[1], z[0], z[2]"),
+    fault("gates i and f swapped", "nn/tape.py", "lstm", "z[:3], z[0], z[1], z[2]", "z[:3], z[1], z[0], z[2]"),
     fault("slope of f takes c of its own step", "nn/lstm.py", "lstm", "slope_f, c_before, out=slope_f", "slope_f, tanh_c, out=slope_f"),
     fault("gradient of U takes h of its own step", "nn/lstm.py", "lstm", "tape.h[:-1].reshape(T * N, H)", "tape.h[1:].reshape(T * N, H)"),
     fault("gradient of b is a mean", "nn/lstm.py", "lstm", "np.add.reduce(dz, axis=1, out=d_b)", "np.mean(dz, axis=1, out=d_b)"),
