@@ -21,7 +21,8 @@ def layer(params: Arrays, x: Array, h: Array, c: Array) -> tuple[Array, Array, A
 
     def pre(name: str, t: int) -> Array:
         rows = gate[name]
-        return params["W"][rows] @ x[t] + params["U"][rows] @ h + params["b"][rows]
+        m = 2 * sigmoid(params["M"] @ x[t]) * h if "M" in params else h
+        return params["W"][rows] @ x[t] + params["U"][rows] @ m + params["b"][rows]
 
     y = []
     for t in range(len(x)):
@@ -40,7 +41,7 @@ def logits(params: Arrays, config: ModelConfig, ids: Ids, h: Array, c: Array) ->
     for n in range(N):
         x = params["embed.E"][ids[:, n]] if config.embedding else np.eye(config.vocabulary)[ids[:, n]]
         for k in range(config.layers):
-            part = {key: params[f"layer{k + 1}.{key}"] for key in "WUb"}
+            part = {key: params[f"layer{k + 1}.{key}"] for key in "WUbM" if f"layer{k + 1}.{key}" in params}
             y, _, _ = layer(part, x, h[k, n], c[k, n])
             x = x + y if config.residual and k else y
         for t in range(T):

@@ -226,17 +226,25 @@ def test_grafting_with_an_embedding_moves_its_rows() -> None:
     assert ours["out.b"][0] == pretrained["out.b"].min()
 
 
+@pytest.mark.parametrize("multiplicative", [False, True])
 @pytest.mark.parametrize("embedding", [0, 3])
 @pytest.mark.parametrize(("layers", "more_layers", "cells"), [(1, 0, 0), (1, 2, 0), (1, 0, 3), (2, 1, 5)])
 def test_a_model_grows_into_one_that_predicts_the_same(
-    layers: int, more_layers: int, cells: int, embedding: int
+    layers: int, more_layers: int, cells: int, embedding: int, multiplicative: bool
 ) -> None:
     model = evaluation.model
-    small = model.ModelConfig(5, embedding, hidden=6, layers=layers, residual=layers > 1)
+    small = model.ModelConfig(5, embedding, layers > 1, multiplicative, hidden=6, layers=layers)
     large = replace(
-        small, vocabulary=7, hidden=6 + cells, layers=layers + more_layers, residual=layers + more_layers > 1
+        small,
+        vocabulary=7,
+        hidden=6 + cells,
+        layers=layers + more_layers,
+        residual=layers + more_layers > 1,
+        multiplicative=True,
     )
     given, ours = (model.init(config, np.random.default_rng(k), np.float64) for k, config in enumerate((small, large)))
+    if multiplicative:
+        given["layer1.M"] += np.random.default_rng(3).standard_normal(given["layer1.M"].shape)
     places = np.array([1, 2, 3, 5, 6])
     growth.load_pretrained(ours, large, given, places)
     ids = np.random.default_rng(2).integers(5, size=(9, 4))

@@ -91,7 +91,7 @@ def test_with_no_run_named_the_newest_is_told_and_below_it_all(charlstm: Program
     assert out.startswith("first\n")
     table = out[out.index("run ") :].splitlines()
     assert [line.split()[0] for line in table] == ["run", "first", "second", "third"]
-    assert re.search(r"first +1x8 +1\.4k +30 of 30 +\d\.\d{3} +1 minute ago$", table[1])
+    assert re.search(r"first +1x8 +1\.6k +30 of 30 +\d\.\d{3} +1 minute ago$", table[1])
     assert table[2].endswith("2 hours ago")
     assert table[3].endswith("3 days ago")
     listed = json.loads(told(charlstm("info", "--json")))["runs"]

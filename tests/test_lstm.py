@@ -13,16 +13,23 @@ from tests.gradient_check import check_all
 D, H, T, N = 3, 5, 4, 2
 
 
-def example(seed: int = 0, D: int = D, H: int = H, T: int = T, N: int = N):
+def tape_of(T: int, N: int = N, multiplicative: bool = True) -> Tape:
+    return Tape(D, H, T, N, np.float64, multiplicative=multiplicative)
+
+
+def example(seed: int = 0, T: int = T, N: int = N, multiplicative: bool = True):
     rng = np.random.default_rng(seed)
-    params = lstm.init(rng, D, H, np.float64)
+    params = lstm.init(rng, D, H, np.float64, multiplicative=multiplicative)
     params["b"] += rng.standard_normal(4 * H)
+    if multiplicative:
+        params["M"] += rng.standard_normal((H, D))
     x, h0, c0 = rng.standard_normal((T, N, D)), rng.standard_normal((N, H)), rng.standard_normal((N, H))
-    return params, x, h0, c0, Tape(D, H, T, N, np.float64), rng
+    return params, x, h0, c0, tape_of(T, N, multiplicative), rng
 
 
-def test_forward_equals_the_gate_by_gate_oracle() -> None:
-    params, x, h0, c0, tape, _ = example()
+@pytest.mark.parametrize("multiplicative", [False, True])
+def test_forward_equals_the_gate_by_gate_oracle(multiplicative: bool) -> None:
+    params, x, h0, c0, tape, _ = example(multiplicative=multiplicative)
     y, h, c = lstm.forward(params, x, h0, c0, tape)
     for n in range(N):
         expected_y, expected_h, expected_c = oracle.layer(params, x[:, n], h0[n], c0[n])
@@ -31,9 +38,9 @@ def test_forward_equals_the_gate_by_gate_oracle() -> None:
         np.testing.assert_allclose(c[n], expected_c, rtol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_every_gradient_agrees_with_central_differences(seed: int) -> None:
-    params, x, h0, c0, tape, rng = example(seed)
+@pytest.mark.parametrize(("seed", "N", "multiplicative"), [(0, 2, True), (1, 1, True), (2, 2, False), (3, 1, False)])
+def test_every_gradient_agrees_with_central_differences(seed: int, N: int, multiplicative: bool) -> None:
+    params, x, h0, c0, tape, rng = example(seed, N=N, multiplicative=multiplicative)
     v_y, v_h, v_c = rng.standard_normal((T, N, H)), rng.standard_normal((N, H)), rng.standard_normal((N, H))
 
     def f() -> float:
@@ -49,10 +56,10 @@ def test_every_gradient_agrees_with_central_differences(seed: int) -> None:
 
 def test_the_whole_sequence_equals_carried_chunks_exactly() -> None:
     params, x, h0, c0, _, _ = example(T=12)
-    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, Tape(D, H, 12, N, np.float64))
+    whole, h_whole, c_whole = lstm.forward(params, x, h0, c0, tape_of(12))
     h, c, chunks = h0, c0, []
     for start in range(0, 12, 4):
-        tape = Tape(D, H, 4, N, np.float64)
+        tape = tape_of(4)
         y, h, c = lstm.forward(params, x[start : start + 4], h, c, tape)
         chunks.append(y.copy())
     np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-14, atol=1e-15)
@@ -67,7 +74,7 @@ def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
     lstm.forward(params, x, h0, c0, whole)
     expected, _, d_h0, d_c0 = lstm.backward(params, v_y, zero, zero, whole)
 
-    tapes = [Tape(D, H, 4, N, np.float64) for _ in range(2)]
+    tapes = [tape_of(4) for _ in range(2)]
     h, c = h0, c0
     for k, tape in enumerate(tapes):
         _, h, c = lstm.forward(params, x[4 * k : 4 * k + 4], h, c, tape)
@@ -107,7 +114,7 @@ def test_the_dtype_of_the_parameters_decides_the_precision() -> None:
 
 def test_torch_agrees_where_it_is_installed() -> None:
     torch = pytest.importorskip("torch")
-    params, x, h0, c0, tape, rng = example()
+    params, x, h0, c0, tape, rng = example(multiplicative=False)
     order = np.r_[0:H, H : 2 * H, 3 * H : 4 * H, 2 * H : 3 * H]  # torch stacks i, f, g, o
     peer = torch.nn.LSTM(D, H, dtype=torch.float64)
     with torch.no_grad():

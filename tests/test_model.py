@@ -17,10 +17,18 @@ V, H, T, N = 7, 5, 4, 3
 
 
 def example(
-    layers: int, embedding: int = 0, dropout: float = 0.0, dtype: type = np.float64, T: int = T, residual: bool = True
+    layers: int,
+    embedding: int = 0,
+    dropout: float = 0.0,
+    dtype: type = np.float64,
+    T: int = T,
+    residual: bool = True,
+    multiplicative: bool = True,
 ):
     rng = np.random.default_rng(layers + 11 * embedding)
-    config = ModelConfig(V, embedding, residual and layers > 1, hidden=H, layers=layers, dropout=dropout)
+    config = ModelConfig(
+        V, embedding, residual and layers > 1, multiplicative, hidden=H, layers=layers, dropout=dropout
+    )
     params = model.init(config, rng, dtype)
     for p in params.values():
         p += 0.5 * rng.standard_normal(p.shape).astype(
@@ -33,9 +41,10 @@ def example(
 
 
 @pytest.mark.parametrize(("layers", "residual"), [(1, False), (3, False), (3, True)])
+@pytest.mark.parametrize("multiplicative", [False, True])
 @pytest.mark.parametrize("embedding", [0, 6])
-def test_logits_equal_the_oracle(layers: int, residual: bool, embedding: int) -> None:
-    config, params, ids, state, work = example(layers, embedding, residual=residual)
+def test_logits_equal_the_oracle(layers: int, residual: bool, multiplicative: bool, embedding: int) -> None:
+    config, params, ids, state, work = example(layers, embedding, residual=residual, multiplicative=multiplicative)
     logits, _ = model.forward(params, config, ids[:-1], state, work)
     expected = oracle.logits(params, config, ids[:-1], state.h, state.c)
     np.testing.assert_allclose(logits.reshape(V, T, N), expected, rtol=1e-11, atol=1e-12)

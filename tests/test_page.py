@@ -54,11 +54,17 @@ class Run:
     layers: int = 1
     embedding: int = 0
     bits: int = 16
+    multiplicative: bool = False
 
     @property
     def config(self) -> ModelConfig:
         return ModelConfig(
-            len(self.characters), self.embedding, self.layers > 1, hidden=self.hidden, layers=self.layers
+            len(self.characters),
+            self.embedding,
+            self.layers > 1,
+            self.multiplicative,
+            hidden=self.hidden,
+            layers=self.layers,
         )
 
     @property
@@ -70,6 +76,8 @@ class Run:
                 params[name] *= 16
             if name.endswith(".U"):
                 params[name] *= 2
+            if name.endswith(".M"):
+                params[name] += rng.normal(0, 0.5, params[name].shape).astype(np.float32)
             if name.endswith(".b"):
                 params[name] += rng.normal(0, 0.3, params[name].shape).astype(np.float32)
         return params
@@ -92,10 +100,11 @@ class Run:
 RUNS = {
     "61": Run(ordered(LATIN), 64),
     "61, 1×256": Run(ordered(LATIN), 256),
+    "61, multiplicative": Run(ordered(LATIN), 64, multiplicative=True),
     "61, int8": Run(ordered(LATIN), 96, bits=8),
     "156, two layers": Run(ordered(EUROPEAN), 96, 2),
     "156, three layers, int8": Run(ordered(EUROPEAN), 40, 3, bits=8),
-    "156, embedding of odd width": Run(ordered(EUROPEAN), 50, 1, 33),
+    "156, embedding of odd width": Run(ordered(EUROPEAN), 50, 1, 33, multiplicative=True),
     "5,387": Run(ordered(HANZI), 128, 1, 96),
     "5,387, two layers": Run(ordered(HANZI), 64, 2, 96),
     "right to left": Run(ordered(HEBREW), 80),

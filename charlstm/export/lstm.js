@@ -2,7 +2,8 @@
 //
 // For t = 1, 2, …, with x the character that was read last (one-hot, or embedded) or the output of the layer below:
 //
-//     z = W x + U h + b                  the four gates' pre-activations
+//     m = 2 σ(M x) h                     the last output, scaled by the character in a first layer with M
+//     z = W x + U m + b                  the four gates' pre-activations
 //     i, f, o = σ(z_i), σ(z_f), σ(z_o)   input, forget and output gate
 //     g = tanh(z_g)                      candidate
 //     c = f c + i g                      cell state
@@ -142,6 +143,13 @@ class Model {
       if (k > 1 || embedding) this.layers.push({ weights: byUnit([W, U], hidden), start: bias, inputs: W.columns });
       else this.layers.push({ weights: byUnit([U], hidden), start: this.characterRows(W, bias), inputs: 0 });
     }
+    const M = arrays["layer1.M"];
+    this.scales = M && this.characters.map((_, id) => { // 2 σ(M x) of each character
+      const x = embedding ? this.embeddingOf(id) : Float64Array.from(this.characters, (_, k) => Number(k === id));
+      const scale = new Float64Array(hidden);
+      multiply(M, x, null, scale);
+      return scale.map((a) => 2 * sigmoid(a));
+    });
     this.projection = embedding ? arrays["out.P"] : null;
     this.top = this.embedding || arrays["out.W"];
     this.topBias = arrays["out.b"].values;
@@ -155,6 +163,11 @@ class Model {
       for (let id = 0; id < W.columns; id++) rows[id * bias.length + place] = W.values[k++] + bias[place];
     }
     return rows;
+  }
+
+  embeddingOf(id) {
+    const { columns, values } = this.embedding;
+    return values.subarray(id * columns, (id + 1) * columns);
   }
 
   /** The characters' ids; an empty prompt begins a line or a paragraph, as in `charlstm sample`. */
@@ -178,13 +191,13 @@ class Model {
 
   /** Read a character; `state.logits` then predict the next one. */
   step(state, id) {
-    const width = this.embedding?.columns;
-    let below = this.embedding?.values.subarray(id * width, (id + 1) * width);
+    let below = this.embedding && this.embeddingOf(id);
     for (let k = 0; k < this.layers.length; k++) {
       const { weights, start, inputs } = this.layers[k];
       const layer = state.layers[k];
       if (inputs) layer.inputs.set(below);
-      layer.inputs.set(layer.h, inputs);
+      const scale = k ? null : this.scales?.[id];
+      layer.inputs.set(scale ? layer.h.map((h, unit) => h * scale[unit]) : layer.h, inputs);
       stepLayer(weights, layer.inputs, start, inputs ? 0 : id * GATES * this.hidden, layer.c, layer.h);
       below = this.residual && k ? layer.h.map((h, unit) => h + below[unit]) : layer.h;
     }

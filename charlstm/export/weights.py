@@ -113,6 +113,8 @@ def safetensors(params: Arrays, config: ModelConfig, characters: str, facts: dic
         W, U, b = (_torch_gates(params[f"{name}.{part}"]) for part in ("W", "U", "b"))
         tensors |= {f"lstm.weight_ih_l{k}": W, f"lstm.weight_hh_l{k}": U}
         tensors |= {f"lstm.bias_ih_l{k}": b, f"lstm.bias_hh_l{k}": np.zeros_like(b)}  # PyTorch adds two biases
+    if config.multiplicative:
+        tensors["scale.weight"] = params["layer1.M"]
     if config.embedding:
         tensors |= {"embedding.weight": params["embed.E"], "projection.weight": params["out.P"]}
     else:

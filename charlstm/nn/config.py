@@ -56,12 +56,13 @@ class ModelConfig(ModelSize):
     """The shape of a model: a stack of LSTM layers with a softmax projection.
 
     ``embedding`` is the width of the character embedding; 0 feeds one-hot characters. With ``residual``, every layer above the
-    first adds its input to its output.
+    first adds its input to its output. With ``multiplicative``, the first layer has the matrix M of `charlstm.nn.lstm`.
     """
 
     vocabulary: Annotated[int, Range(1, 0x110000)]
     embedding: Annotated[int, Range(0, 16384)] = 0
     residual: bool = False
+    multiplicative: bool = False
 
     @property
     def input_width(self) -> int:

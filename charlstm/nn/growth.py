@@ -12,7 +12,7 @@ def load_pretrained(params: Arrays, config: ModelConfig, pretrained: Arrays, pla
 
     A larger model begins as the same function (after Chen et al. 2016). In each layer its first cells are the other model's, and
     neither they nor the logits see the new cells. A new layer's candidate g is zero, so it adds nothing to its input. All other
-    new weights stay as they were drawn.
+    new weights stay as they were drawn, which for M is zero.
 
     Characters unknown to that model keep their input weights. As outputs they start with zero weights, and with the bias of its least
     likely character.
@@ -26,6 +26,8 @@ def load_pretrained(params: Arrays, config: ModelConfig, pretrained: Arrays, pla
     H = len(pretrained["layer1.b"]) // 4
     for name in model.layer_names(config):
         for key, p in model.part(params, name).items():
+            if key == "M":
+                continue
             ours = p.reshape(4, config.hidden, -1)
             if f"{name}.{key}" not in pretrained:
                 ours[3] = 0  # g
@@ -35,6 +37,9 @@ def load_pretrained(params: Arrays, config: ModelConfig, pretrained: Arrays, pla
                 ours[:, :H, places] = theirs
             else:
                 _place(theirs, ours[:, :H])
+    if "layer1.M" in pretrained:
+        M = params["layer1.M"]
+        M[:H, slice(None) if config.embedding else places] = pretrained["layer1.M"]
     if config.embedding:
         params["embed.E"][places] = pretrained["embed.E"]
         _place(pretrained["out.P"], params["out.P"])

@@ -2,7 +2,9 @@
 
 Forward, for t = 1 … T (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)::
 
-    z_t = W x_t + U h_{t-1} + b                   pre-activations of the four gates, stacked as i, f, o, g
+    s_t = 2 σ(M x_t)                              scale of the last output, by the input; 1 in a layer without M
+    m_t = s_t * h_{t-1}
+    z_t = W x_t + U m_t + b                       pre-activations of the four gates, stacked as i, f, o, g
     i, f, o = σ(z_i), σ(z_f), σ(z_o)              input, forget and output gate
     g   = tanh(z_g)                               candidate
     c_t = f * c_{t-1} + i * g                     cell state
@@ -18,18 +20,23 @@ t+1, d_y_t from the layer above::
     dz_o = dh * slope_o                           slope_o = tanh(c_t) * o(1 - o)
     dz_g = dc * slope_g                           slope_g = i * (1 - g²)              tanh'(z) = 1 - tanh²(z)
     dc  = dc * f
-    dh  = Uᵀ dz_t
+    dm_t = Uᵀ dz_t
+    dh  = dm_t * s_t
 
-and, once every dz_t is known::
+and, once every dz_t and dm_t is known::
 
-    d_W = Σ dz_t x_tᵀ      d_U = Σ dz_t h_{t-1}ᵀ      d_b = Σ dz_t      d_x_t = Wᵀ dz_t
+    d_W = Σ dz_t x_tᵀ      d_U = Σ dz_t m_tᵀ      d_b = Σ dz_t
+    d_M = Σ da_t x_tᵀ      da_t = dm_t * h_{t-1} * s_t (2 - s_t) / 2      d_x_t = Wᵀ dz_t + Mᵀ da_t
+
+M is a round of the Mogrifier (Melis et al. 2020), or the diagonal form of a multiplicative LSTM (Krause et al. 2016): before every
+character, what the layer has just put out acts otherwise, for one elementwise product. It begins as zero, so s_t begins as 1.
 
 Only dh and dc depend on step t+1, so only they need the loop. The slopes follow from the forward pass alone and are computed for
 a chunk of steps at a time. The input products and the four sums are one matrix product per gate over all T*N rows.
 
 A one-hot x_t has a single 1, so W x_t is a column of W, and column v of d_W is the sum of the dz_t whose x_t is character v.
 
-In memory a stream is a row, so the code computes z = x Wᵀ + h Uᵀ + b and dh = dz U, with x (T, N, D) and h (T, N, H). The
+In memory a stream is a row, so the code computes z = x Wᵀ + m Uᵀ + b and dm = dz U, with x (T, N, D) and h (T, N, H). The
 gates are stored one after another: (4, T, N, H).
 """
 
@@ -51,13 +58,15 @@ FORGET_BIAS = 1.0
 """Initial bias of the forget gate, so that an untrained cell remembers (Jozefowicz et al. 2015)."""
 
 
-def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32) -> Arrays:
+def init(
+    rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32, *, multiplicative: bool = False
+) -> Arrays:
     """Draw the parameters of a layer.
 
-    Weights are uniform within ±1/sqrt(H). Biases are zero, except `FORGET_BIAS` for the forget gate.
+    Weights are uniform within ±1/sqrt(H). Biases are zero, except `FORGET_BIAS` for the forget gate. M is zero.
 
     Returns:
-        ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,), rows in the order i, f, o, g.
+        ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,), rows in the order i, f, o, g; ``M`` (H, D) if it is `multiplicative`.
     """
     bound = H**-0.5
     b = np.zeros(4 * H, dtype)
@@ -66,14 +75,14 @@ def init(rng: np.random.Generator, D: int, H: int, dtype: DTypeLike = np.float32
         "W": rng.uniform(-bound, bound, (4 * H, D)).astype(dtype),
         "U": rng.uniform(-bound, bound, (4 * H, H)).astype(dtype),
         "b": b,
-    }
+    } | ({"M": np.zeros((H, D), dtype)} if multiplicative else {})
 
 
 def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) -> tuple[Array, Array, Array]:
     """Run the layer over a window.
 
     Args:
-        params: ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,).
+        params: ``W`` (4H, D), ``U`` (4H, H), ``b`` (4H,), and ``M`` (H, D) if the tape is for a multiplicative layer.
         x: (T, N, D), or ids (T, N), which stand for one-hot inputs; the tape keeps a reference to it until backward.
         h0: (N, H), output of the step before the window.
         c0: (N, H), cell state of the step before the window.
@@ -84,20 +93,29 @@ def forward(params: Arrays, x: Array | Ids, h0: Array, c0: Array, tape: Tape) ->
     """
     T, N, H = len(x), *h0.shape
     W, U, b = (by_gate(params[name]) for name in ("W", "U", "b"))  # (4, H, D), (4, H, H), (4, H)
-    zx = tape.gates.reshape(4, T * N, H)  # x Wᵀ + b for all steps at once
+    M = params.get("M")
+    zx = tape.planes.reshape(-1, T * N, H)  # x Wᵀ + b, and with M s, for all steps at once
     if x.ndim == 3:
-        np.matmul(x.reshape(T * N, -1), W.swapaxes(1, 2), out=zx)
-        zx += b[:, None]
+        x_rows = x.reshape(T * N, -1)
+        np.matmul(x_rows, W.swapaxes(1, 2), out=zx[:4])
+        zx[:4] += b[:, None]
+        if M is not None:
+            zx[4] = scale(x_rows @ M.T)
     else:
-        rows = np.ascontiguousarray(W.swapaxes(1, 2)) + b[:, None]  # (4, D, H)
+        rows = np.empty((len(zx), W.shape[2], H), zx.dtype)  # of every character
+        np.add(W.swapaxes(1, 2), b[:, None], out=rows[:4])
+        if M is not None:
+            rows[4] = scale(M.T)
         np.take(rows, x.reshape(-1), axis=1, out=zx, mode="clip")
 
     tape.inputs = x
     tape.h[0], tape.c[0] = h0, c0
     UT = product_blocks(U.swapaxes(1, 2), N)
     z, z_blocks, product, half, multiply = tape.z, tape.z_blocks, tape.product, tape.half, product_of(N)
-    for h_before, gates, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:
-        multiply(h_before, UT, out=z_blocks)  # z = x Wᵀ + b + h_{t-1} Uᵀ
+    for h_before, s, m, m_row, gates, ifo, i, f, o, g, c_before, c, tanh_c, h in tape.forward_steps:
+        if M is not None:
+            np.multiply(h_before, s, out=m)  # m_t = s_t * h_{t-1}
+        multiply(m_row, UT, out=z_blocks)  # z = x Wᵀ + b + m_t Uᵀ
         np.add(gates, z, out=gates)
         np.tanh(gates, out=gates)  # g = tanh(z_g)
         np.multiply(ifo, half, out=ifo)  # i, f, o = σ(z) = (1 + tanh(z/2)) / 2; `by_gate` halved z
@@ -131,25 +149,25 @@ def backward(
         d_c: (N, H), gradient with respect to c after the last step; zero where BPTT is truncated.
         tape: as forward left it; dz overwrites its gates, so it serves one backward only.
         need_d_x: whether to compute the gradient of the input; one-hot inputs have none.
-        grads: arrays for the gradients of ``W``, ``U`` and ``b``; None allocates them.
+        grads: arrays for the gradients of the parameters; None allocates them.
 
     Returns:
-        the gradients of ``W``, ``U`` and ``b``; of x (T, N, D), a view into the tape, or None; of h0 (N, H); of c0 (N, H).
+        the gradients of the parameters; of x (T, N, D), a view into the tape, or None; of h0 (N, H); of c0 (N, H).
     """
     x, T, N, H = tape.inputs, len(tape.inputs), *d_h.shape
     if grads is None:
         grads = {name: np.empty_like(p) for name, p in params.items()}
-    z, z_blocks, product, dh = tape.z, tape.z_blocks, tape.product, tape.dh
-    multiply, U = product_of(N), params["U"]
+    z, z_blocks, product, dh, dm = tape.z, tape.z_blocks, tape.product, tape.dh, tape.dm
+    multiply, U, M = product_of(N), params["U"], params.get("M")
     if N == 1:
-        z_blocks = dh[0]
+        z_blocks = dm[0]
     else:
         U = product_blocks(U.reshape(4, H, H), N)
     dc, dc_before = tape.dc
     dh[:], dc[:] = d_h, d_c
     for chunk in tape.backward_chunks:
         _fill_slopes(chunk)
-        for t, f, slope_c, slope_if, slope_o, slope_g, dz_if, dz_o, dz_g, dz in chunk.steps:
+        for t, f, slope_c, slope_if, slope_o, slope_g, dz_if, dz_o, dz_g, dz, h_before, s in chunk.steps:
             np.add(dh, d_y[t], out=dh)  # dh = dh + d_y_t
             np.multiply(dh, slope_c, out=product)  # dc = dc + dh * slope_c
             np.add(dc, product, out=dc)
@@ -158,20 +176,29 @@ def backward(
             np.multiply(dh, slope_o, out=dz_o)
             np.multiply(dc, slope_g, out=dz_g)
             dc, dc_before = dc_before, dc  # dc = dc * f
-            multiply(dz, U, out=z_blocks)  # dh = dz U, summed over the gates
+            multiply(dz, U, out=z_blocks)  # dm = dz U, summed over the gates
             if N > 1:  # with a single stream, the product has summed already
-                np.add.reduce(z, axis=0, out=dh)
+                np.add.reduce(z, axis=0, out=dm)
+            if M is not None:
+                np.multiply(dm, s, out=dh)  # dh = dm_t * s_t
+                np.multiply(dm, h_before, out=s)  # ds_t = dm_t * h_{t-1}
 
     dz = tape.gates.reshape(4, T * N, H)
     d_W, d_U, d_b = (grads[name].reshape(4, H, *grads[name].shape[1:]) for name in ("W", "U", "b"))
-    np.matmul(dz.swapaxes(1, 2), tape.h[:-1].reshape(T * N, H), out=d_U)
+    np.matmul(dz.swapaxes(1, 2), tape.m.reshape(T * N, H), out=d_U)
     if x.ndim == 3:
-        np.matmul(dz.swapaxes(1, 2), x.reshape(T * N, -1), out=d_W)
+        x_rows = x.reshape(T * N, -1)
+        np.matmul(dz.swapaxes(1, 2), x_rows, out=d_W)
         np.add.reduce(dz, axis=1, out=d_b)
-    else:
-        sums = sum_by_id(dz, x.reshape(-1), d_W.shape[2])
-        d_W[...] = sums.swapaxes(1, 2)
-        np.add.reduce(sums, axis=1, out=d_b)
+        if M is not None:
+            da = tape.s.reshape(T * N, H) * _scale_slope(x_rows @ M.T)
+            np.matmul(da.T, x_rows, out=grads["M"])
+    else:  # what depends on the character alone is applied to the sums
+        sums = sum_by_id(tape.planes.reshape(-1, T * N, H), x.reshape(-1), d_W.shape[2])
+        d_W[...] = sums[:4].swapaxes(1, 2)
+        np.add.reduce(sums[:4], axis=1, out=d_b)
+        if M is not None:
+            grads["M"][...] = (sums[4] * _scale_slope(M.T)).T
     d_x = None
     if need_d_x:
         D, d_x = x.shape[2], tape.d_inputs
@@ -181,7 +208,22 @@ def backward(
         for dz_k, W_k in zip(dz[1:], W[1:], strict=True):
             np.matmul(dz_k, W_k, out=d_share)
             d_rows += d_share
+        if M is not None:
+            np.matmul(da, M, out=d_share)
+            d_rows += d_share
     return grads, d_x, dh.copy(), dc.copy()
+
+
+def scale(a: Array) -> Array:
+    """Return 2 σ(a) = 1 + tanh(a/2), which cannot overflow."""
+    s: Array = 1 + np.tanh(a / 2)
+    return s
+
+
+def _scale_slope(a: Array) -> Array:
+    s = scale(a)
+    slope: Array = s * (2 - s) / 2
+    return slope
 
 
 def _fill_slopes(chunk: BackwardChunk) -> None:

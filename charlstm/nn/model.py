@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,10 @@ class Workspace:
     def empty(cls, config: ModelConfig, T: int, N: int, dtype: DTypeLike = np.float32) -> Workspace:
         """Allocate buffers for windows of T steps and N streams."""
         V, E = config.vocabulary, config.embedding
-        tapes = [Tape(D, config.hidden, T, N, dtype, need_d_x=need) for D, need in layer_inputs(config)]
+        tapes = [
+            Tape(D, config.hidden, T, N, dtype, need_d_x=need, multiplicative=multiplicative)
+            for D, need, multiplicative in layer_kinds(config)
+        ]
         return cls(
             T=T,
             N=N,
@@ -82,29 +85,41 @@ class Workspace:
         H per layer with dropout, and again with residual connections.
         """
         H, L, V = config.hidden, config.layers, config.vocabulary
-        tapes = sum(Tape.numbers(D_k, H, T, N, need_d_x=need) for D_k, need in layer_inputs(config))
+        tapes = sum(
+            Tape.numbers(D, H, T, N, need_d_x=need, multiplicative=multiplicative)
+            for D, need, multiplicative in layer_kinds(config)
+        )
         return tapes + (V + H + 3 * config.embedding + L * H * (bool(config.dropout) + config.residual)) * T * N
 
 
-def layer_inputs(config: ModelConfig) -> list[tuple[int, bool]]:
-    """Return each layer's input width, and whether training needs the gradient of that input (one-hot characters need none)."""
-    return [(config.input_width, config.embedding > 0)] + [(config.hidden, True)] * (config.layers - 1)
+class LayerKind(NamedTuple):
+    """What distinguishes a layer from the others of a model."""
+
+    D: int  # width of its input
+    need_d_x: bool  # whether training needs the gradient of that input; one-hot characters need none
+    multiplicative: bool  # whether it has the matrix M
+
+
+def layer_kinds(config: ModelConfig) -> list[LayerKind]:
+    """Return the kind of each layer, bottom to top."""
+    first = LayerKind(config.input_width, config.embedding > 0, config.multiplicative)
+    return [first] + [LayerKind(config.hidden, True, False)] * (config.layers - 1)
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every parameter, in a fixed order.
 
     ``embed.E`` (V, E) if there is an embedding; ``layer1.W`` (4H, D), ``layer1.U`` (4H, H), ``layer1.b`` (4H,) and so on for
-    every layer; ``out.W`` (V, H), ``out.b`` (V,).
+    every layer; ``layer1.M`` (H, D) if it is multiplicative; ``out.W`` (V, H), ``out.b`` (V,).
 
     An embedding is tied to the output (Press & Wolf 2017): ``out.P`` (E, H) replaces ``out.W``, and the logits are E P h + b. A
     large vocabulary then needs no second large matrix, which would cost memory and training examples.
     """
-    V, H, D = config.vocabulary, config.hidden, config.input_width
+    V, H = config.vocabulary, config.hidden
     result: dict[str, tuple[int, ...]] = {"embed.E": (V, config.embedding)} if config.embedding else {}
-    for name in layer_names(config):
-        result |= {f"{name}.W": (4 * H, D), f"{name}.U": (4 * H, H), f"{name}.b": (4 * H,)}
-        D = H
+    for name, kind in zip(layer_names(config), layer_kinds(config), strict=True):
+        result |= {f"{name}.W": (4 * H, kind.D), f"{name}.U": (4 * H, H), f"{name}.b": (4 * H,)}
+        result |= {f"{name}.M": (H, kind.D)} if kind.multiplicative else {}
     top: dict[str, tuple[int, ...]] = {"out.P": (config.embedding, H)} if config.embedding else {"out.W": (V, H)}
     return result | top | {"out.b": (V,)}
 
@@ -131,10 +146,9 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     if config.embedding:
         spread = config.embedding**-0.5
         params["embed.E"] = (spread * rng.standard_normal((config.vocabulary, config.embedding))).astype(dtype)
-    D = config.input_width
-    for name in layer_names(config):
-        params |= {f"{name}.{key}": value for key, value in lstm.init(rng, D, config.hidden, dtype).items()}
-        D = config.hidden
+    for name, kind in zip(layer_names(config), layer_kinds(config), strict=True):
+        layer = lstm.init(rng, kind.D, config.hidden, dtype, multiplicative=kind.multiplicative)
+        params |= {f"{name}.{key}": value for key, value in layer.items()}
     bound = config.hidden**-0.5
     name, rows = ("out.P", config.embedding) if config.embedding else ("out.W", config.vocabulary)
     params[name] = rng.uniform(-bound, bound, (rows, config.hidden)).astype(dtype)
@@ -203,7 +217,7 @@ def backward(
         mask = work.masks[k]
         if mask is not None:
             d_y *= mask
-        _, need_d_x = layer_inputs(config)[k]
+        need_d_x = layer_kinds(config)[k].need_d_x
         layer_grads, d_x, _, _ = lstm.backward(
             work.layers[k], d_y, cut, cut, work.tapes[k], need_d_x=need_d_x, grads=part(grads, name)
         )
@@ -254,8 +268,8 @@ def saturated(work: Workspace) -> float:
 
 
 def part(params: Arrays, name: str) -> Arrays:
-    """Return the parameters of one layer, or their gradients, as W, U, b."""
-    return {key: params[f"{name}.{key}"] for key in ("W", "U", "b")}
+    """Return the parameters of one layer, or their gradients, as W, U, b, and M if it has one."""
+    return {key: params[f"{name}.{key}"] for key in ("W", "U", "b", "M") if f"{name}.{key}" in params}
 
 
 def _rows(y: Array) -> Array:

@@ -11,14 +11,14 @@ ROWS_PER_ID = 4
 
 
 def sum_by_id(rows: Array, ids: Ids, D: int) -> Array:
-    """Sum rows (4, M, H) by their ids (M,): (4, D, H), the product with one-hot inputs."""
+    """Sum rows (K, M, H) by their ids (M,): (K, D, H), the product with one-hot inputs."""
     M = ids.size
     if M < ROWS_PER_ID * D:
         one_hot = np.zeros((D, M), rows.dtype)
         one_hot[ids, np.arange(M)] = 1
         product: Array = one_hot @ rows
         return product
-    sums = np.zeros((4, D, rows.shape[2]), rows.dtype)
+    sums = np.zeros((len(rows), D, rows.shape[2]), rows.dtype)
     order, start = np.argsort(ids, kind="stable"), 0
     for k, count in enumerate(np.bincount(ids, minlength=D).tolist()):
         np.add.reduce(rows[:, order[start : start + count]], axis=1, out=sums[:, k])

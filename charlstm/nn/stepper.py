@@ -6,6 +6,7 @@ import numpy as np
 
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.layout import by_gate, in_blocks, one_half, product_blocks, product_of
+from charlstm.nn.lstm import scale
 from charlstm.nn.model import layer_names, part
 from charlstm.nn.types import Array, Arrays, Ids
 
@@ -23,18 +24,26 @@ class Stepper:
         self.h = np.zeros((N, L * H), dtype)
         self.cells: list[Cell] = []
         self.biases: list[Array] = []
+        self.scaled = np.empty((N, H), dtype)  # h of the first layer, scaled by the character
+        self.scales: Array | None = None  # (V, H), s of every character
         for k, name in enumerate(layer_names(config)):
-            W, U, b = (by_gate(value) for value in part(params, name).values())
+            layer = part(params, name)
+            W, U, b = (by_gate(layer[key]) for key in ("W", "U", "b"))
             # The input is h of the layer below; with residual connections it is the sum of h of all layers below.
             below = min(k, 1) if not config.residual else k  # number of layers
             weights = np.concatenate([W] * below + [U], axis=2) if k else U  # (4, H, (below + 1) H)
             own = slice(k * H, (k + 1) * H)
             inputs = self.h[:, (k - below) * H : own.stop]
+            if "M" in layer:
+                inputs = self.scaled
             self.cells.append(Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
             self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:
                 x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
                 self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
+                if "M" in layer:
+                    M = layer["M"].T
+                    self.scales = scale(params["embed.E"] @ M if config.embedding else M)
         self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
         self.projection: Array | None = params["out.P"] if config.embedding else None
         self.sum = np.empty((N, H), dtype) if config.residual and L > 1 else None
@@ -42,7 +51,10 @@ class Stepper:
 
     def step(self, ids: Ids) -> Array:
         """Feed one character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
-        self.cells[0].step(self.rows[ids].swapaxes(0, 1) if len(ids) > 1 else self.rows[ids[0]][:, None])
+        first = self.cells[0]
+        if self.scales is not None:
+            np.multiply(first.h, self.scales[ids] if len(ids) > 1 else self.scales[ids[0]], out=self.scaled)
+        first.step(self.rows[ids].swapaxes(0, 1) if len(ids) > 1 else self.rows[ids[0]][:, None])
         for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
             cell.step(bias)
         y = self._top().T

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SINCE: dict[str, dict[str, Any]] = {
     "config": {"sync_every": 1},
-    "model": {"residual": False},
+    "model": {"residual": False, "multiplicative": False},
     "text": {"field": TextOptions.field, "separator": TextOptions.separator, "unescape": TextOptions.unescape, "held_out": None},
 }  # fmt: skip
 """Fields that came after the first files, with what they mean there: a file has them only where they have other values."""

@@ -143,6 +143,7 @@ def _shape(config: TrainConfig, V: int, old: ModelConfig | None) -> ModelConfig:
         embedding=embedding_for(V) if old is None else old.embedding,
         dropout=config.dropout,
         residual=config.layers > 1 and (old is None or old.layers == 1 or old.residual),
+        multiplicative=True,  # with M = 0 it is the same function
     )
 
 

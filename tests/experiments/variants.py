@@ -17,7 +17,7 @@ import ast
 import json
 import multiprocessing
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -61,6 +61,7 @@ class Recipe:
     rows: bool = False  # every row of Muon's change has length 1
     residual: bool = False  # layers above the first add their input to their output
     shares: tuple[float, ...] = ()  # of the pretrained weights in the average, evaluated at the end
+    plain: bool = False  # a first layer without M
     pull: float = 0.0  # the hidden matrices are drawn back to where they started, by this times the rate
     averages: list[Arrays] = field(default_factory=list)
     start: Arrays = field(default_factory=dict)
@@ -182,6 +183,9 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
         read, _ = read.joined(weights.model.vocabulary)
         values = {"hidden": weights.model.config.hidden, "layers": weights.model.config.layers} | values
     config = TrainConfig(**{"seed": seed} | values)
+    if recipe.plain:
+        shape = state._shape
+        state._shape = lambda *sizes: replace(shape(*sizes), multiplicative=False)
     run, _ = state.begin(read, config, 1, weights)
     train_ids, val_ids = read.split(config.val_fraction) if k is None else fold(read.ids, k)
     recipe.begin(run)
