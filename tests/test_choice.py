@@ -106,7 +106,8 @@ def test_a_very_large_vocabulary_gets_smaller_windows_unless_they_were_asked_for
 @pytest.mark.parametrize("V", [65, 5387])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_size_is_that_of_the_model(V: int, layers: int) -> None:
-    params = model.init(ModelConfig(V, embedding_for(V), hidden=40, layers=layers), np.random.default_rng(0))
+    shape = ModelConfig(V, embedding_for(V), multiplicative=True, hidden=40, layers=layers)
+    params = model.init(shape, np.random.default_rng(0))
     assert autoconfig.parameters(layers, 40, V) == sum(p.size for p in params.values())
 
 

@@ -37,7 +37,7 @@ a chunk of steps at a time. The input products and the four sums are one matrix 
 A one-hot x_t has a single 1, so W x_t is a column of W, and column v of d_W is the sum of the dz_t whose x_t is character v.
 
 In memory a stream is a row, so the code computes z = x Wᵀ + m Uᵀ + b and dm = dz U, with x (T, N, D) and h (T, N, H). The
-gates are stored one after another: (4, T, N, H).
+gates are stored one after another, and with M, s after them: (4, T, N, H) or (5, T, N, H).
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ class Stepper:
             below = min(k, 1) if not config.residual else k  # number of layers
             weights = np.concatenate([W] * below + [U], axis=2) if k else U  # (4, H, (below + 1) H)
             own = slice(k * H, (k + 1) * H)
-            inputs = self.h[:, (k - below) * H : own.stop]
-            if "M" in layer:
-                inputs = self.scaled
+            inputs = self.scaled if "M" in layer else self.h[:, (k - below) * H : own.stop]
             self.cells.append(Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
             self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:

@@ -214,12 +214,13 @@ def _holds(size: tuple[int, int], least: ModelSize | None) -> bool:
 
 def parameters(layers: int, hidden: int, V: int) -> int:
     """Return the number of trainable parameters of a model."""
-    return parameter_count(ModelConfig(V, embedding_for(V), hidden=hidden, layers=layers))
+    return parameter_count(ModelConfig(V, embedding_for(V), multiplicative=True, hidden=hidden, layers=layers))
 
 
 def weights(layers: int, hidden: int, V: int) -> int:
-    """Return the number of parameters without the embedding table, of which each character uses one row."""
-    return parameters(layers, hidden, V) - V * embedding_for(V)
+    """Return the number of parameters without the embedding and M, of which each character uses one row."""
+    E = embedding_for(V)
+    return parameters(layers, hidden, V) - V * E - hidden * (E or V)
 
 
 def work(layers: int, hidden: int, V: int, window: int) -> float:
