@@ -164,7 +164,7 @@ def gradient_bytes(layers: int, hidden: int) -> int:
     from charlstm.nn.model import parameter_count
     from tests.benchmarks.workers import V
 
-    return 4 * parameter_count(ModelConfig(V, hidden=hidden, layers=layers))
+    return 4 * parameter_count(ModelConfig(V, multiplicative=True, hidden=hidden, layers=layers))
 
 
 if __name__ == "__main__":

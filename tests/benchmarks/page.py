@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     if not CHROMIUM:
         parser.error("needs Chromium: apt-get install chromium")
-    config = ModelConfig(len(CHARACTERS), hidden=options.hidden)
+    config = ModelConfig(len(CHARACTERS), multiplicative=True, hidden=options.hidden)
     facts = Facts(name="a run", sources=["a text.txt"], chars=12345, val_nats=1.234)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"

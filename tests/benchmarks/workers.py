@@ -201,7 +201,7 @@ def sample_charlstm(layers: int, hidden: int, n: int, seconds: float, length: in
     from charlstm.settings import SampleConfig
     from charlstm.text.vocabulary import Vocabulary
 
-    config = ModelConfig(V, hidden=hidden, layers=layers)
+    config = ModelConfig(V, residual=layers > 1, multiplicative=True, hidden=hidden, layers=layers)
     params = model.init(config, np.random.default_rng(1))
     writer = sampling.CharModel(config, params, Vocabulary(CHARACTERS), tuple(range(5, 70)) if default else ())
     how = {} if default else {"temperature": 1.0, "top_p": 1.0}
