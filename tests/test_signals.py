@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="signals of POS
 
 PATH = Path("checkpoints/verses.npz")
 STOPPED_S, BUDGET_S = 2.0, 4.8
-SLOW = ("--hidden", "400", "--batch", "64", "--seq", "1000", "--preview-every", "0")
+SLOW = ("--hidden", "800", "--batch", "64", "--seq", "1000", "--preview-every", "0")
 """A model so slow that a step of it takes seconds."""
 
 
