@@ -70,7 +70,7 @@ RECORDS = (
     Record("shakespeare-20", f"{SHAKESPEARE}, random weights", "20", f"{TRAIN} 20 {SCRATCH}", "", "tail", 1.397, "", "1.558", "", "", "25", "2x320, `--dropout 0.2`"),
     Record("shakespeare-20-windows", f"{SHAKESPEARE}, random weights", "20", f"{TRAIN} 20 {SCRATCH}", "--context 256", "windowed-256", 1.418, published=NANOGPT),
     Record("tweets-5", "tweets, 2.2 M characters, random weights", "5", f"tweets.txt --minutes 5 {SCRATCH}", "", "tail", 1.354, "", "1.485", "3.42", "5.05", "5.2", "2x320, `--dropout 0.15`"),
-    Record("war-and-peace-20", "War and Peace, 3.2 M, random weights", "20", f"{WAR_AND_PEACE} 20", "wp-test.txt --unknown skip", "tail (test tenth)", 1.116, "", "1.356", "", "4.41", "8.2", "2x320, `--dropout 0.1`", KARPATHY),
+    Record("war-and-peace-20", "War and Peace, 3.2 M, random weights", "20", f"{WAR_AND_PEACE} 20", "wp-test.txt --unknown skip", "tail (test tenth)", 1.089, "", "1.356", "", "4.41", "7.5", "2x512, `--dropout 0.15`", KARPATHY),
     Record("tang-3", "Tang poems, 0.9 M characters, 5,387 distinct", "3", "tangpoetry.txt --minutes 3", "", "tail", 4.380, "", "4.985", "6.23", "8.59", "3.9", "`--hidden 256`"),
     Record("penn-15", "Penn Treebank characters", "15", f"{PENN} 15", "ptb-test.txt", "tail (test part)", None, published=PTB),
     Record("penn-15-adapt", "Penn Treebank characters", "15", f"{PENN} 15", "ptb-test.txt --adapt", "adapted (test part)", None, published="Mogrifier LSTM **1.083** bits"),
