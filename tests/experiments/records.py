@@ -62,8 +62,8 @@ WAR_AND_PEACE = "wp-train.txt --val-file wp-valid.txt --unknown skip --init-from
 PENN = "ptb-train.txt --val-file ptb-valid.txt --minutes"
 THREE, SCRATCH = "3 seeds", "--init-from none"
 RECORDS = (
-    Record("shakespeare-0.67", f"{SHAKESPEARE}, 1.1 M characters", "0.67", f"{TRAIN} 0.67", "", "tail", 1.424, THREE, "1.558", "3.35", "4.17", "1.5", "base, `--dropout 0`"),
-    Record("shakespeare-0.67-none", f"{SHAKESPEARE}, random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.469, THREE, "1.558", "", "", "2.9", "1x256, `--dropout 0`"),
+    Record("shakespeare-0.67", f"{SHAKESPEARE}, 1.1 M characters", "0.67", f"{TRAIN} 0.67", "", "tail", 1.394, THREE, "1.558", "3.35", "4.17", "2.5", "base, `--dropout 0`"),
+    Record("shakespeare-0.67-none", f"{SHAKESPEARE}, random weights", "0.67", f"{TRAIN} 0.67 {SCRATCH}", "", "tail", 1.464, THREE, "1.558", "", "", "5.1", "1x256, `--dropout 0.15`"),
     Record("shakespeare-5", SHAKESPEARE, "5", f"{TRAIN} 5", "", "tail", 1.364, "", "1.558", "", "", "11", "1x512 from the base, `--dropout 0.3`"),
     Record("shakespeare-5-none", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "", "tail", 1.401, THREE, "1.558", "", "", "11", "2x320, `--dropout 0.2`"),
     Record("shakespeare-5-windows", f"{SHAKESPEARE}, random weights", "5", f"{TRAIN} 5 {SCRATCH}", "--context 256", "windowed-256", 1.420, THREE, published=NANOGPT),
