@@ -46,12 +46,9 @@ function halfFloats() {
 
 /** All arrays of the file by name: { rows, columns, values }, a vector being a matrix of one row. */
 function readArrays(entries, base85) {
-  const buffer = bytesOf(base85);
-  const half = halfFloats();
-  const arrays = {};
+  const buffer = bytesOf(base85), half = halfFloats(), arrays = {};
   for (const { name, rows, columns, offset, bits } of entries) {
-    const size = rows * columns;
-    const values = new Float64Array(size);
+    const size = rows * columns, values = new Float64Array(size);
     if (bits === 16) {
       const stored = new Uint16Array(buffer, offset, size);
       for (let k = 0; k < size; k++) values[k] = half[stored[k]];
@@ -86,13 +83,12 @@ function byUnit(matrices, hidden) {
 
 // -- the model ------------------------------------------------------------------------------------------------------
 
-/** y = M x + b, with M (rows × columns) row by row. */
-function multiply(matrix, x, bias, y) {
+/** Return y = M x + b, with M (rows × columns) row by row. */
+function multiply(matrix, x, bias = null, y = new Float64Array(matrix.rows)) {
   const { rows, columns, values } = matrix;
   const whole = columns - (columns % 4);
   for (let row = 0, k = 0; row < rows; row++) {
-    let p = bias ? bias[row] : 0, q = 0, r = 0, s = 0; // four sums, because an addition waits for the one before
-    let j = 0;
+    let p = bias ? bias[row] : 0, q = 0, r = 0, s = 0, j = 0; // four sums: an addition waits for the one before
     for (; j < whole; j += 4, k += 4) {
       p += values[k] * x[j];
       q += values[k + 1] * x[j + 1];
@@ -102,6 +98,7 @@ function multiply(matrix, x, bias, y) {
     for (; j < columns; j++, k++) p += values[k] * x[j];
     y[row] = p + q + (r + s);
   }
+  return y;
 }
 
 const sigmoid = (z) => 1 / (1 + Math.exp(-z));
@@ -143,13 +140,10 @@ class Model {
       if (k > 1 || embedding) this.layers.push({ weights: byUnit([W, U], hidden), start: bias, inputs: W.columns });
       else this.layers.push({ weights: byUnit([U], hidden), start: this.characterRows(W, bias), inputs: 0 });
     }
-    const M = arrays["layer1.M"];
-    this.scales = M && this.characters.map((_, id) => { // 2 σ(M x) of each character
-      const x = embedding ? this.embeddingOf(id) : Float64Array.from(this.characters, (_, k) => Number(k === id));
-      const scale = new Float64Array(hidden);
-      multiply(M, x, null, scale);
-      return scale.map((a) => 2 * sigmoid(a));
-    });
+    const M = arrays["layer1.M"], E = this.embedding?.values;
+    const oneHot = (id) => Float64Array.from(this.characters, (_, k) => Number(k === id));
+    this.inputOf = (id) => (embedding ? E.subarray(id * embedding, (id + 1) * embedding) : oneHot(id));
+    this.scales = M && this.characters.map((_, id) => multiply(M, this.inputOf(id)).map((a) => 2 * sigmoid(a)));
     this.projection = embedding ? arrays["out.P"] : null;
     this.top = this.embedding || arrays["out.W"];
     this.topBias = arrays["out.b"].values;
@@ -163,11 +157,6 @@ class Model {
       for (let id = 0; id < W.columns; id++) rows[id * bias.length + place] = W.values[k++] + bias[place];
     }
     return rows;
-  }
-
-  embeddingOf(id) {
-    const { columns, values } = this.embedding;
-    return values.subarray(id * columns, (id + 1) * columns);
   }
 
   /** The characters' ids; an empty prompt begins a line or a paragraph, as in `charlstm sample`. */
@@ -191,12 +180,11 @@ class Model {
 
   /** Read a character; `state.logits` then predict the next one. */
   step(state, id) {
-    let below = this.embedding && this.embeddingOf(id);
+    let below = this.embedding && this.inputOf(id);
     for (let k = 0; k < this.layers.length; k++) {
-      const { weights, start, inputs } = this.layers[k];
-      const layer = state.layers[k];
+      const { weights, start, inputs } = this.layers[k], layer = state.layers[k];
       if (inputs) layer.inputs.set(below);
-      const scale = k ? null : this.scales?.[id];
+      const scale = k ? null : this.scales?.[id]; // of the first layer
       layer.inputs.set(scale ? layer.h.map((h, unit) => h * scale[unit]) : layer.h, inputs);
       stepLayer(weights, layer.inputs, start, inputs ? 0 : id * GATES * this.hidden, layer.c, layer.h);
       below = this.residual && k ? layer.h.map((h, unit) => h + below[unit]) : layer.h;
@@ -285,8 +273,7 @@ function lineHazard(quantiles) {
 /** Write a text: yields null while the prompt is read, then each new character with its surprise, in nats. */
 function* write(model, ids, settings) {
   const { hazard, lineEnd } = model;
-  const random = randomNumbers(settings.seed);
-  const state = model.begin();
+  const random = randomNumbers(settings.seed), state = model.begin();
   let id = null;
   for (id of ids) {
     model.step(state, id);
