@@ -74,10 +74,8 @@ def measure(layers: int, hidden: int, streams: int, seconds: float) -> None:
     from charlstm.nn.config import ModelConfig
     from tests.benchmarks.workers import V
 
-    config, rng = (
-        ModelConfig(V, residual=layers > 1, multiplicative=True, hidden=hidden, layers=layers),
-        np.random.default_rng(1),
-    )
+    config = ModelConfig(V, residual=layers > 1, multiplicative=True, hidden=hidden, layers=layers)
+    rng = np.random.default_rng(1)
     params = model.init(config, rng)
     slots = optim.empty_slots("muon", params, model.hidden_matrices(config))
     buffers, state = model.Workspace.empty(config, SEQ, streams), model.State.zero(config, streams)
