@@ -52,7 +52,9 @@ def test_a_text_that_the_base_predicts_begins_with_it(charlstm: Callable[..., Re
     assert made.char_model.config.hidden == given.char_model.config.hidden
     facts = json.loads(charlstm("info", "verses", "--json").out)
     assert facts["pretrained"]["name"] == "english"
-    assert "english" in charlstm("info", "verses").out
+    share = checkpoint.load_run(Path("checkpoints/verses.npz")).start_share
+    assert facts["start_share"] == share > 0
+    assert f"from the weights of english, which are {share:.0%} of the average" in charlstm("info", "verses").out
     assert charlstm("resume", "verses", "--steps", 4).status == 0
     assert started_from("verses") == "english"
 

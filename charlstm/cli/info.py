@@ -70,9 +70,9 @@ def write_list(folder: Path, *, as_json: bool) -> int:
 def _screen(facts: dict[str, Any], console: Console) -> list[Text]:
     width = min(console.width, MOST_COLUMNS)
     lines = [Text(formatting.inline(facts["name"]), "bold")]
-    for label, told in _told(facts):
-        told = formatting.inline(told)
-        parts = cells.wrap(cells.sanitize(told), width - LABEL_COLUMNS) if console.is_terminal else [told]
+    for label, text in _rows(facts):
+        text = formatting.inline(text)
+        parts = cells.wrap(cells.sanitize(text), width - LABEL_COLUMNS) if console.is_terminal else [text]
         for number, part in enumerate(parts):
             lines.append(Text.assemble((f"{'' if number else label:<{LABEL_COLUMNS}}", "dim"), part))
     if len(facts["history"]) > 1 and console.encoding.startswith("utf"):
@@ -80,7 +80,7 @@ def _screen(facts: dict[str, Any], console: Console) -> list[Text]:
     return lines
 
 
-def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(f: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the facts as rows of label and text."""
     config = TrainConfig(**{name: f[name] for name in TrainConfig.__dataclass_fields__})
     share = f" of {f['steps']:,} ({f['step'] / max(1, f['steps']):.0%})" if f["steps"] is not None else ""
@@ -111,15 +111,16 @@ def _told(f: dict[str, Any]) -> list[tuple[str, str]]:
         ("loss", _loss(f)),
     ]
     if f["pretrained"]:
-        rows.insert(2, ("started", f"from the weights of {f['pretrained']['name']}"))
+        kept = "" if f["start_share"] is None else f", which are {f['start_share']:.0%} of the average"
+        rows.insert(2, ("started", f"from the weights of {f['pretrained']['name']}{kept}"))
     if f["history"]:
-        told = ", ".join(
+        peaks = ", ".join(
             f"{q.label} {worst[q.field]:{q.spec}} (step {worst['step']:,})"
             for q in HEALTH
             for worst in [max(f["history"], key=lambda point: point[q.field])]
         )
         recovered = "" if f["recoveries"] is None else f", recoveries {f['recoveries']}"
-        rows.append(("peaks", told + recovered))
+        rows.append(("peaks", peaks + recovered))
     rows.append(("file", f"{f['path']}, {formatting.size(f['bytes'])}, {formatting.ago(f['age_s'])}"))
     if f["best_path"] not in (None, f["path"]):
         rows.append(("best", f"{f['best_path']}, used by 'charlstm sample'"))
@@ -166,7 +167,7 @@ def _list(listed: Sequence[dict[str, Any]]) -> list[Text]:
     widths = [max(cells.width(row[k]) for row in rows if k < len(row) - 1) for k in range(len(rows[0]) - 1)]
     lines = []
     for row in rows:
-        padded = [told + " " * (room - cells.width(told)) for told, room in zip(row[:-1], widths, strict=False)]
+        padded = [cell + " " * (room - cells.width(cell)) for cell, room in zip(row[:-1], widths, strict=False)]
         lines.append(Text("  ".join([*padded, row[-1]]).rstrip()))
     lines[0].stylize("dim")
     return lines

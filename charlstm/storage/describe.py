@@ -44,8 +44,8 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
         path = _file(name, folder)
         try:
             if newest is None:
-                found, state = checkpoint.load_all(path)
-                newest, header = _facts(found, state), found.header
+                saved, state = checkpoint.load_all(path)
+                newest, header = _facts(saved, state), saved.header
             else:
                 header = checkpoint.read_header(path)
             listed.append(_Entry(name, path, header, ""))
@@ -98,23 +98,23 @@ def _latest(run: str, folder: Path) -> Path:
     return latest if latest.is_file() else path
 
 
-def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
+def _facts(saved: Checkpoint, state: TrainState | None) -> dict[str, Any]:
     """Return the metadata of a checkpoint, and of the training state if it has one."""
-    model, config, text = found.char_model.config, found.config, found.text
-    last = found.history[-1] if found.history else None
-    files = RunFiles.of(found.path)
+    model, config, text = saved.char_model.config, saved.config, saved.text
+    last = saved.history[-1] if saved.history else None
+    files = RunFiles.of(saved.path)
     return {
         "name": files.name,
-        "path": str(found.path),
+        "path": str(saved.path),
         "best_path": str(files.best) if files.best.is_file() else None,
-        "bytes": found.bytes,
-        "age_s": _age_s(found.path),
+        "bytes": saved.bytes,
+        "age_s": _age_s(saved.path),
         "format": checkpoint.FORMAT,
-        "resumable": found.resumable,
+        "resumable": saved.resumable,
         "trained_by": trainer_of(files.latest),
-        "step": found.step,
-        "steps": found.schedule.last,
-        "chars_trained": found.step * config.batch * config.seq,
+        "step": saved.step,
+        "steps": saved.schedule.last,
+        "chars_trained": saved.step * config.batch * config.seq,
         "parameters": parameter_count(model),
         "memory_bytes": memory_bytes(state, cache.is_long(text.sources)) if state else None,
         "hidden": model.hidden,
@@ -123,8 +123,8 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "vocabulary": model.vocabulary,
         "loss_nats": last.loss_nats if last else None,
         "val_nats": last.val_nats if last else None,
-        "best_val_nats": found.best_val_nats,
-        "best_step": found.best_step,
+        "best_val_nats": saved.best_val_nats,
+        "best_step": saved.best_step,
         "uniform_nats": float(np.log(model.vocabulary)),
         "text": list(text.sources),
         "text_chars": text.chars,
@@ -133,11 +133,12 @@ def _facts(found: Checkpoint, state: TrainState | None) -> dict[str, Any]:
         "val_chars": text.held_out.chars if text.held_out else None,
         "val_sha256": text.held_out.sha256 if text.held_out else None,
         **vars(text.options),
-        "pretrained": vars(found.pretrained) if found.pretrained else None,
+        "pretrained": vars(saved.pretrained) if saved.pretrained else None,
+        "start_share": state.start_share if state and state.start else None,
         **{name: value for name, value in vars(config).items() if name not in ("hidden", "layers")},
         "recoveries": state.guard.recoveries if state else None,
-        "worst": {q.field: max(getattr(row, q.field) for row in found.history) for q in HEALTH if found.history},
-        "history": [vars(row) for row in found.history],
+        "worst": {q.field: max(getattr(row, q.field) for row in saved.history) for q in HEALTH if saved.history},
+        "history": [vars(row) for row in saved.history],
     }
 
 
