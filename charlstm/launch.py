@@ -299,12 +299,12 @@ def _load(path: Path) -> TrainState:
 
 def _left_out(overrides: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Return a note on requested settings that a resumed run ignores."""
-    told = [
+    left_out = [
         f"`{key}` {value} (the run has {getattr(config, key)})"
         for key, value in overrides.items()
         if value not in (getattr(config, key), config.peak_lr if key == "lr" else None)
     ]
-    return [f"ignored, because a resumed run keeps its settings: {', '.join(told)}"] if told else []
+    return [f"ignored, because a resumed run keeps its settings: {', '.join(left_out)}"] if left_out else []
 
 
 def _make_folder(folder: Path) -> None:

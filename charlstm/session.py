@@ -73,7 +73,7 @@ class Session:
         Raises:
             SaveError: the first or the last checkpoint can't be written.
             DivergenceError: training diverged and no recovery is left; the last good state is on disk.
-        LockedError: somebody removed the lock file, and another process took the run over.
+            LockedError: somebody removed the lock file, and another process took the run over.
         """
         steps = self._holding_the_lock()
         next(steps)  # into its try: Python 3.13 clears nothing when a generator is closed that never began

@@ -64,13 +64,13 @@ def check(settings: Any) -> None:
 @functools.cache
 def limits(cls: type[Any]) -> dict[str, Range | tuple[str, ...]]:
     """Return the range or the choices of each field of a dataclass that has any."""
-    found: dict[str, Range | tuple[str, ...]] = {}
+    result: dict[str, Range | tuple[str, ...]] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if get_origin(hint) is Literal:
-            found[name] = get_args(hint)
+            result[name] = get_args(hint)
         elif get_origin(hint) is Annotated:
-            found[name] = next(limit for limit in get_args(hint) if isinstance(limit, Range))
-    return found
+            result[name] = next(limit for limit in get_args(hint) if isinstance(limit, Range))
+    return result
 
 
 def require(name: str, value: Any, limit: Range | tuple[str, ...]) -> None:

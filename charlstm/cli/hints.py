@@ -142,9 +142,9 @@ def explain(error: Any, words: Sequence[str]) -> str:
     name = _named(param, context)
     if hasattr(error, "param_type"):
         return f"{name} is missing; {see}"
-    if found := CHOICE.fullmatch(message):
-        choices = [word.strip("' ") for word in found["choices"].split(",")]
-        return f"{name} {found['value']!r} is unknown ({', '.join(choices)}): {did_you_mean(found['value'], choices) or see}"
+    if match := CHOICE.fullmatch(message):
+        choices = [word.strip("' ") for word in match["choices"].split(",")]
+        return f"{name} {match['value']!r} is unknown ({', '.join(choices)}): {did_you_mean(match['value'], choices) or see}"
     return f"{name}{_typed(param, words, name)}: {message.split(',')[0]}; {see}"
 
 

@@ -56,12 +56,12 @@ def unescape(text: str) -> str:
 def parse_temps(temps: str) -> list[float]:
     """Read the temperatures of --temps."""
     try:
-        found = [float(temp) for temp in temps.replace(",", " ").split()]
+        values = [float(temp) for temp in temps.replace(",", " ").split()]
     except ValueError:
         raise UsageError(f"--temps {temps!r} is not a list of numbers: write it as in --temps 0.4,0.7,1.0") from None
-    for temp in found:
+    for temp in values:
         SampleConfig(temperature=temp)
-    return found
+    return values
 
 
 LENGTH, READING, MODEL, LEARNING, RUNNING = "Duration", "Reading", "Model", "Training", "Running"

@@ -89,19 +89,19 @@ class BarDisplay(Display):
             (1, f"{formatting.count(p.chars_per_s)} chars/s"),
         ]
         for least in range(1, 8):
-            told = ", ".join(number for order, number in numbers if number and order >= least)
-            if cells.width(name) + len(told) + len(": 100%|| ") + BAR_COLUMNS <= width:
+            text = ", ".join(number for order, number in numbers if number and order >= least)
+            if cells.width(name) + len(text) + len(": 100%|| ") + BAR_COLUMNS <= width:
                 break
-        bar_format = "{desc}: {percentage:3.0f}%|{bar}| " + told
+        bar_format = "{desc}: {percentage:3.0f}%|{bar}| " + text
         return tqdm.format_meter(
             p.step, p.steps or 0, p.elapsed_s, ncols=width, prefix=name, ascii=self.ascii, bar_format=bar_format
         )
 
-    def _print(self, told: list[str]) -> None:
+    def _print(self, lines: list[str]) -> None:
         """Print lines above the bar, broken between words on a terminal."""
         if self.shown:
             self._write(REDRAW if self.on_terminal else "\n")
-        for line in map(formatting.inline, told):
+        for line in map(formatting.inline, lines):
             self._write(
                 "\n".join(cells.wrap(cells.sanitize(line), self.width()) if self.on_terminal else [line]) + "\n"
             )

@@ -103,8 +103,8 @@ class LiveDisplay(Display):
         """Print what the model wrote last, how training ended, and what to type next."""
         for line in _kept_sample(self.run.samples, self.console.width):
             self.console.print(line, soft_wrap=True)
-        for told in filter(None, _summary(self.run, event)):
-            self.console.print(Text(formatting.inline(told)), soft_wrap=True)
+        for row in filter(None, _summary(self.run, event)):
+            self.console.print(Text(formatting.inline(row)), soft_wrap=True)
 
 
 def _kept_sample(samples: list[Sample], width: int) -> list[Text]:
@@ -122,7 +122,7 @@ def _kept_sample(samples: list[Sample], width: int) -> list[Text]:
 def _summary(run: RunView, event: events.Finished) -> list[str]:
     """Return how training ended and what to type next; empty lines are to be left out."""
     s = run.started
-    told = [
+    rows = [
         f"{s.run if s else 'training'} {lines.ending(event)} at step {event.step:,} in {formatting.duration(event.elapsed_s)}",
         lines.best_loss(event) or _training_loss(run, event),
         f"model saved in {event.path}",
@@ -133,12 +133,12 @@ def _summary(run: RunView, event: events.Finished) -> list[str]:
         name = shlex.quote(s.run)
         folder = str(Path(s.path).parent)
         where = "" if folder == DEFAULT_FOLDER else f" --checkpoints {shlex.quote(folder)}"
-        told += [
+        rows += [
             f"write text:  charlstm sample {name}{where} --temp 0.8",
             f"train on:    charlstm resume {name}{where} --minutes 5",
             f"look at it:  charlstm info {name}{where}",
         ]
-    return told
+    return rows
 
 
 def _training_loss(run: RunView, event: events.Finished) -> str:

@@ -151,16 +151,16 @@ def _scale(run: RunView, width: int) -> list[Text]:
 def _time(run: RunView, width: int) -> Text:
     p = run.progress
     share = p.step / p.steps if p and p.steps else 0.0
-    told = f"{share:4.0%}" if p and p.steps else "measuring the pace"
+    text = f"{share:4.0%}" if p and p.steps else "measuring the pace"
     if p is not None:
-        told += f"  {formatting.duration(p.elapsed_s)} gone, {formatting.duration(p.remaining_s)} left"
+        text += f"  {formatting.duration(p.elapsed_s)} gone, {formatting.duration(p.remaining_s)} left"
         if width >= LARGE_COLUMNS:
-            told += f"  {formatting.count(p.chars_per_s)} chars/s"
+            text += f"  {formatting.count(p.chars_per_s)} chars/s"
         if width >= TWO_LARGE_COLUMNS:
-            told += f"  step {p.step:,}" + (f" of {p.steps:,}" if width >= BITS_COLUMNS and p.steps else "")
-            told += f", epoch {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
-    told = cells.fit(told, width)
-    return Text.assemble(widgets.bar(share, width - len(told) - 2), "  ", told)
+            text += f"  step {p.step:,}" + (f" of {p.steps:,}" if width >= BITS_COLUMNS and p.steps else "")
+            text += f", epoch {p.epoch:.1f}" if width >= BITS_COLUMNS else ""
+    text = cells.fit(text, width)
+    return Text.assemble(widgets.bar(share, width - len(text) - 2), "  ", text)
 
 
 def _curve(run: RunView, width: int, rows: int) -> list[Text]:

@@ -24,8 +24,8 @@ LINE, GONE = "─", "━"
 
 def large(number: float | None) -> list[str]:
     """Draw a number with four digits, in rows of equal width."""
-    told = "-" if number is None else f"{number:.3f}" if number < 10 else f"{number:.2f}"[:5]
-    return [" ".join(DIGITS[c][row] for c in told) for row in range(DIGIT_ROWS)]
+    text = "-" if number is None else f"{number:.3f}" if number < 10 else f"{number:.2f}"[:5]
+    return [" ".join(DIGITS[c][row] for c in text) for row in range(DIGIT_ROWS)]
 
 
 def bar(share: float, columns: int) -> str:
@@ -61,10 +61,10 @@ def scale(
     for name, value in marks:
         at = column(value)
         line[at] = "┿" if line[at] == GONE else "┼"
-        for told in (f"{name} {value:.2f}".lstrip(), name):
-            first = min(at, columns - len(told))
-            if first >= 0 and not "".join(names[max(0, first - 2) : first + len(told) + 2]).strip():
-                names[first : first + len(told)] = told
+        for label in (f"{name} {value:.2f}".lstrip(), name):
+            first = min(at, columns - len(label))
+            if first >= 0 and not "".join(names[max(0, first - 2) : first + len(label) + 2]).strip():
+                names[first : first + len(label)] = label
                 break
     for character, value in pointers:
         line[column(value)] = character

@@ -136,10 +136,10 @@ class Draft(Generic[S]):
 
     def _complete(self, unit: str, first: str) -> str:
         if self.passages is not None and self.passages.occur_in(self.tail + unit):
-            more = (
+            remedy = (
                 "`no_copy` or `temperature`" if self.settings.temperature else "`no_copy`, or set `temperature` to 0.7"
             )
-            return self._again(f"contained {self.settings.no_copy:,} characters of the training text: raise {more}")
+            return self._again(f"contained {self.settings.no_copy:,} characters of the training text: raise {remedy}")
         if self.passages is not None and unit.endswith("\n") and self.passages.cut_off(unit.removesuffix("\n")):
             return self._again("ended within a word: train longer, or leave out `no_copy`")
         self.shown_chars += len(unit)

@@ -45,8 +45,8 @@ def groups_of(ids: TextIds, shards: int) -> int:
 def group_nats(params: Arrays, config: ModelConfig, ids: TextIds, k: int, groups: int) -> float:
     """Return the total loss in nats of one group of the streams of a text; the sum over all groups is that of the text."""
     starts, length = streams_of(len(ids) - 1)
-    found = char_nll(params, config, ids, starts[split(len(starts), groups)[k]], length)
-    return sum(float(nll.sum(dtype=np.float64)) for _, nll in found)
+    losses = char_nll(params, config, ids, starts[split(len(starts), groups)[k]], length)
+    return sum(float(nll.sum(dtype=np.float64)) for _, nll in losses)
 
 
 def window_steps(config: ModelConfig) -> int:

@@ -31,7 +31,7 @@ def marks(ids: TextIds, vocabulary: Vocabulary, most_chars: int = 1 << 22) -> ND
         most_chars: what follows after this many characters is not read.
     """
     letters = np.array([ord(c.lower()) if c.isascii() and c.isalpha() else 0 for c in vocabulary.characters], np.uint8)
-    found = [np.empty(0, np.uint32)]
+    marks = [np.empty(0, np.uint32)]
     before = np.empty(0, np.uint8)  # the letters of a passage that may end in the next block
     for start in range(0, min(len(ids), most_chars), BLOCK):
         block = letters[np.asarray(ids[start : min(start + BLOCK, most_chars)])]
@@ -41,9 +41,9 @@ def marks(ids: TextIds, vocabulary: Vocabulary, most_chars: int = 1 << 22) -> ND
             continue
         hashes = passage_hashes(block, LETTERS)
         kept = hashes[hashes < 1 << (64 - ONE_IN_BITS)]
-        found.append((kept >> np.uint64(32 - ONE_IN_BITS)).astype(np.uint32))
+        marks.append((kept >> np.uint64(32 - ONE_IN_BITS)).astype(np.uint32))
         before = block[len(block) - LETTERS + 1 :]
-    return np.unique(np.concatenate(found))
+    return np.unique(np.concatenate(marks))
 
 
 def shared(theirs: NDArray[np.uint32], others: NDArray[np.uint32]) -> float:

@@ -75,19 +75,19 @@ def _kneser_ney(train: NDArray[Any], text: NDArray[Any], V: int) -> NDArray[np.f
     lower = np.full(len(text), 1 / V)  # P of the order below, with continuation counts from order 1 on
     # Ranks of the contexts; at order 1 every context is empty.
     ours, theirs = np.zeros(len(train), np.int64), np.zeros(len(text), np.int64)
-    places, counts, ranks, found = _count(train, text, ours, theirs, V)
+    places, counts, ranks, matches = _count(train, text, ours, theirs, V)
     for n in range(1, ORDERS + 1):
         contexts = ours[places]
-        surprise[n - 1] = -np.log(_smooth(counts, contexts, found, theirs, lower))
+        surprise[n - 1] = -np.log(_smooth(counts, contexts, matches, theirs, lower))
         if n == ORDERS:
             break
         # In the next order, the n-gram that ends before a character is its context.
-        next_ours, next_theirs = _shift(ranks), _shift(found)
-        more = _count(train, text, next_ours, next_theirs, V)
-        before = np.bincount(ranks[more[0]], minlength=len(counts))  # distinct characters that each n-gram follows
-        lower = _smooth(np.maximum(before, 1), contexts, found, theirs, lower)
+        next_ours, next_theirs = _shift(ranks), _shift(matches)
+        longer = _count(train, text, next_ours, next_theirs, V)
+        before = np.bincount(ranks[longer[0]], minlength=len(counts))  # distinct characters that each n-gram follows
+        lower = _smooth(np.maximum(before, 1), contexts, matches, theirs, lower)
         ours, theirs = next_ours, next_theirs
-        places, counts, ranks, found = more
+        places, counts, ranks, matches = longer
     return surprise
 
 
@@ -107,8 +107,8 @@ def _count(
     ranks[known] = inverse.reshape(-1)
     wanted = theirs * V + text
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    found = np.where((theirs >= 0) & (keys[at] == wanted), at, -1)
-    return known[first], counts, ranks, found
+    matches = np.where((theirs >= 0) & (keys[at] == wanted), at, -1)
+    return known[first], counts, ranks, matches
 
 
 def _shift(ranks: Ranks) -> Ranks:
@@ -119,7 +119,7 @@ def _shift(ranks: Ranks) -> Ranks:
 
 
 def _smooth(
-    counts: Ranks, contexts: Ranks, found: Ranks, theirs: Ranks, lower: NDArray[np.float64]
+    counts: Ranks, contexts: Ranks, matches: Ranks, theirs: Ranks, lower: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Apply the formula above to `counts` and `contexts` of all n-grams, (grams,), and ranks in the text, (chars,)."""
     once, twice = np.count_nonzero(counts == 1), np.count_nonzero(counts == 2)
@@ -130,7 +130,7 @@ def _smooth(
     seen = (theirs >= 0) & (theirs < size)
     seen[seen] &= total[theirs[seen]] > 0
     place = np.where(seen, theirs, 0)
-    above = np.where(found >= 0, counts[np.maximum(found, 0)] - D, 0)
+    above = np.where(matches >= 0, counts[np.maximum(matches, 0)] - D, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = np.maximum(above, 0) / total[place] + D * types[place] / total[place] * lower
     return np.where(seen, p, lower)

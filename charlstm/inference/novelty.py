@@ -102,12 +102,12 @@ class TrainingText:
         ids = self.encode(sample)
         whole = np.append(np.flatnonzero(ids == len(self.vocabulary)), len(ids))
         starts = np.append(0, whole[:-1] + 1)
-        found = [np.empty(0, np.uint64)]
+        hashes = [np.empty(0, np.uint64)]
         for start, end in zip(starts.tolist(), whole.tolist(), strict=True):
             if end - start >= m:
                 text, numbers = stored(self.ids, ids[start:end])
-                found.append(_gram_hashes(numbers.astype(text.dtype), m, 1))
-        return np.concatenate(found)
+                hashes.append(_gram_hashes(numbers.astype(text.dtype), m, 1))
+        return np.concatenate(hashes)
 
     def decode(self, start: int, end: int) -> str:
         """Return a part of the text."""
@@ -145,8 +145,8 @@ class Passages:
             return False
         if isinstance(self.text.ids, MappedIds):
             passages = set(_pieces(sample, self.chars))
-            found = (self.text.decode(start, end) for start, end in self.text.stretches([sample], self.chars))
-            return any(not passages.isdisjoint(_pieces(run, self.chars)) for run in found)
+            stretches = (self.text.decode(start, end) for start, end in self.text.stretches([sample], self.chars))
+            return any(not passages.isdisjoint(_pieces(run, self.chars)) for run in stretches)
         if not len(self.hashes):
             return False
         wanted = passage_hashes(self.text.encode(sample), self.chars)

@@ -237,10 +237,10 @@ class LineHazard:
     def __call__(self, chars: Ids) -> Array:
         """Return H of each length."""
         try:
-            found: Array = self.table[chars]
+            hazard: Array = self.table[chars]
         except IndexError:
             return self._compute(chars)
-        return found
+        return hazard
 
     def _compute(self, chars: Ids) -> Array:
         beyond: Array = np.maximum(chars - self.knots[-1], 0) * self.slope

@@ -258,13 +258,13 @@ def loss_and_gradients(
 
 def saturated(work: Workspace) -> float:
     """Return the share of gates within 1 % of a limit, over all layers, at the last step of the last window; such gates learn little."""
-    found = size = 0
+    count = size = 0
     for tape in work.tapes:
         gates = tape.last_gates  # (4, N, H)
-        found += int(np.count_nonzero(np.abs(gates[:3] - 0.5) > 0.49))
-        found += int(np.count_nonzero(np.abs(gates[3]) > 0.98))
+        count += int(np.count_nonzero(np.abs(gates[:3] - 0.5) > 0.49))
+        count += int(np.count_nonzero(np.abs(gates[3]) > 0.98))
         size += gates.size
-    return found / size
+    return count / size
 
 
 def part(params: Arrays, name: str) -> Arrays:

@@ -76,8 +76,8 @@ def empty_slots(optimizer: str, params: Arrays, hidden: Collection[str] = ()) ->
 def adam(params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Pool | None = None) -> float:
     """Update the parameters by Adam (Kingma & Ba 2015, alg. 1), **in place**; overwrites the gradients.
 
-    Every update function takes t, the number of this update, from 1, and a crew to share the work with, which only Muon uses. It
-    returns the norm of the change.
+    Every update function takes t, the number of this update, from 1, and a pool of threads to share the work with, which only Muon uses.
+    It returns the norm of the change.
 
     ::
 

@@ -317,14 +317,14 @@ def _checkpoint(path: Path, meta: dict[str, Any], members: dict[str, Array], siz
 
 def _take(members: dict[str, Array], prefix: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:
     """Return the float32 arrays under `prefix`, whose names and shapes must be exactly those of `shapes`."""
-    found = {name.removeprefix(prefix): array for name, array in members.items() if name.startswith(prefix)}
+    arrays = {name.removeprefix(prefix): array for name, array in members.items() if name.startswith(prefix)}
     for name, shape in shapes.items():
-        if name not in found:
+        if name not in arrays:
             raise ValueError(f"{prefix}{name} is missing")
-        if prefix == "param/" and found[name].dtype == np.float16:  # a model to sample from, in half the space
-            found[name] = found[name].astype(np.float32)
-        if found[name].shape != shape or found[name].dtype != np.float32:
-            raise ValueError(f"{prefix}{name} is {found[name].dtype} {found[name].shape} but must be float32 {shape}")
-    if extra := found.keys() - shapes.keys():
+        if prefix == "param/" and arrays[name].dtype == np.float16:  # a model to sample from, in half the space
+            arrays[name] = arrays[name].astype(np.float32)
+        if arrays[name].shape != shape or arrays[name].dtype != np.float32:
+            raise ValueError(f"{prefix}{name} is {arrays[name].dtype} {arrays[name].shape} but must be float32 {shape}")
+    if extra := arrays.keys() - shapes.keys():
         raise ValueError(f"{prefix}{min(extra)[:80]} does not belong to the model")
-    return {name: found[name] for name in shapes}
+    return {name: arrays[name] for name in shapes}

@@ -79,10 +79,10 @@ def for_text(text: Corpus, train_ids: TextIds, wanted: Mapping[str, Any]) -> tup
         )
     nats = evaluation.evaluate(base.model.params, base.model.config, np.asarray(ids, np.intp))
     unigram_nats = evaluation.unigram_nats(head, head, len(text.vocabulary))
-    found = f"{nats:.2f} nats per character before training, where letter frequencies have {unigram_nats:.2f}"
+    losses = f"{nats:.2f} nats per character before training, where letter frequencies have {unigram_nats:.2f}"
     if nats > unigram_nats - LEAST_GAIN_NATS:
-        return None, f"starts from random weights, because the base {BASE!r} does not suit the text: {found}"
-    return base, f"starts from the base {BASE!r}, which suits the text: {found} (`init_from` none: random weights)"
+        return None, f"starts from random weights, because the base {BASE!r} does not suit the text: {losses}"
+    return base, f"starts from the base {BASE!r}, which suits the text: {losses} (`init_from` none: random weights)"
 
 
 def read_before(ids: TextIds, vocabulary: Vocabulary) -> str:

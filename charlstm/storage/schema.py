@@ -132,11 +132,11 @@ def history(rows: Any, step: int) -> list[HistoryRow]:
     """Return the history up to a step, checked to be in order."""
     from charlstm.training.history import HistoryRow  # `sample` starts faster without it
 
-    found = [build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], rows, "history")]
-    steps = [row.step for row in found]
+    parsed = [build(HistoryRow, row, "history") for row in typed(list[dict[str, Any]], rows, "history")]
+    steps = [row.step for row in parsed]
     if any(a >= b for a, b in itertools.pairwise([*steps, step + 1])):
         raise ValueError("its history is not in the order of its steps")
-    return found
+    return parsed
 
 
 def pretrained_info(stored: Any) -> PretrainedInfo:

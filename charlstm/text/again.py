@@ -37,12 +37,12 @@ def find_held_out(
         return find_again(saved.held_out.sources) if saved and saved.held_out else ()
     if name == STDIN:
         raise CorpusError("`val_file` can't be standard input: give the path of a file")
-    found = find((name,), notes)
-    if both := [path for path in found if path in texts]:
+    paths = find((name,), notes)
+    if both := [path for path in paths if path in texts]:
         raise CorpusError(
             f"{both[0]} can't be trained on and held out: give `val_file` another file, or leave it out of the texts"
         )
-    return found
+    return paths
 
 
 def check_held_out(text: Corpus, unknown: Unknown) -> str:

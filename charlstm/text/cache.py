@@ -67,11 +67,11 @@ def folder_of(setting: str | Path) -> Path | None:
 def total_bytes(sources: Sequence[str]) -> int | None:
     """Return the size in bytes of the files of a text; None if it is not in regular files alone."""
     try:
-        found = [Path(source).stat() for source in sources if source != STDIN]
+        statuses = [Path(source).stat() for source in sources if source != STDIN]
     except OSError:
         return None
-    regular = len(found) == len(sources) and all(stat.S_ISREG(status.st_mode) for status in found)
-    return sum(status.st_size for status in found) if regular else None
+    regular = len(statuses) == len(sources) and all(stat.S_ISREG(status.st_mode) for status in statuses)
+    return sum(status.st_size for status in statuses) if regular else None
 
 
 def is_long(sources: Sequence[str]) -> bool:
@@ -106,8 +106,8 @@ class Entry:
 
     def _files(self) -> list[list[str | int]]:
         """Return name, size, time and inode of each file."""
-        found = [(source, Path(source).stat()) for source in self.sources]
-        return [[source, status.st_size, status.st_mtime_ns, status.st_ino] for source, status in found]
+        statuses = [(source, Path(source).stat()) for source in self.sources]
+        return [[source, status.st_size, status.st_mtime_ns, status.st_ino] for source, status in statuses]
 
     def load(self) -> CachedText | None:
         """Return the text if it is in the cache, whole and up to date."""
@@ -148,8 +148,8 @@ class Entry:
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _only_writer(self.path.with_suffix(".tmp")) as (file, path):
-            if (found := self.load()) is not None:
-                return found
+            if (cached := self.load()) is not None:
+                return cached
             file.truncate(0)
             if shutil.disk_usage(self.path.parent).free < self.size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -218,9 +218,9 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 def _checksum(file: BinaryIO, end: int) -> int:
     """Return a checksum of `SAMPLES` blocks of the numbers in a file, which end at `end`."""
-    found = 0
+    checksum = 0
     for k in range(SAMPLES):
         start = START + max(0, end - START - SAMPLE_BYTES) * k // (SAMPLES - 1)
         file.seek(start)
-        found = zlib.crc32(file.read(min(SAMPLE_BYTES, end - start)), found)
-    return found
+        checksum = zlib.crc32(file.read(min(SAMPLE_BYTES, end - start)), checksum)
+    return checksum

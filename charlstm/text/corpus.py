@@ -131,8 +131,8 @@ def read(
         if cache is not None:
             try:
                 entry = Entry(cache, sources, options, size)
-                found = entry.load() or entry.write(encode)
-                return _corpus(sources, options, found.ids, found.vocabulary, found)
+                cached = entry.load() or entry.write(encode)
+                return _corpus(sources, options, cached.ids, cached.vocabulary, cached)
             except OSError as error:
                 why = f"no cache can be written in {cache} ({error.strerror or error})"
                 notes = (f"the text is in memory, because {why}: set `cache` to another folder",)

@@ -91,13 +91,13 @@ class MappedIds:
 
     def count(self, V: int) -> NDArray[np.int64]:
         """Count each id, (V,), by reading the part or the rest of the file, whichever is shorter."""
-        found = np.zeros(V, np.int64)
+        counts = np.zeros(V, np.int64)
         rest = [range(self.part.start), range(self.part.stop, len(self.file))]
         if sum(map(len, rest)) < len(self):
-            found[self.table] = self.counts - sum(self._count(part) for part in rest)
+            counts[self.table] = self.counts - sum(self._count(part) for part in rest)
         else:
-            found[self.table] = self._count(self.part)
-        return found
+            counts[self.table] = self._count(self.part)
+        return counts
 
     def _count(self, part: range) -> NDArray[np.int64]:
         numbers = len(self.table)

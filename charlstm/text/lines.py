@@ -56,8 +56,8 @@ def line_quantiles(ids: TextIds, vocabulary: Vocabulary) -> tuple[int, ...]:
     long_ones, up_to = np.sort(np.concatenate(longer)), np.cumsum(times)  # lines of at most each length
     short, count = int(up_to[-1]), int(up_to[-1]) + len(long_ones)
     places = np.arange(QUANTILES + 1) * (count - 1) // QUANTILES
-    found = np.searchsorted(up_to, places[places < short], side="right").tolist()
-    return (*found, *long_ones[places[places >= short] - short].tolist()) if count else ()
+    short_ones = np.searchsorted(up_to, places[places < short], side="right").tolist()
+    return (*short_ones, *long_ones[places[places >= short] - short].tolist()) if count else ()
 
 
 def opening(vocabulary: Vocabulary, quantiles: Sequence[int]) -> str:

@@ -62,14 +62,14 @@ def find(names: Sequence[str], notes: list[str] | None = None) -> tuple[str, ...
     """
     if not names:
         return (str(bundled_path("corpora", BUILT_IN + SUFFIX)),)
-    found = [path for name in names for path in _find_one(name)]
-    if found.count(STDIN) > 1 or (STDIN in found and len(found) > 1):
+    paths = [path for name in names for path in _find_one(name)]
+    if paths.count(STDIN) > 1 or (STDIN in paths and len(paths) > 1):
         raise CorpusError("'-' (standard input) can't be combined with other texts: give only '-'")
-    repeated = [path for path, count in collections.Counter(found).items() if count > 1]
+    repeated = [path for path, count in collections.Counter(paths).items() if count > 1]
     if repeated and notes is not None:
         more = f" (and {len(repeated) - 1:,} more)" if len(repeated) > 1 else ""
         notes.append(f"{repeated[0]}{more} is named twice but read once")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(paths))
 
 
 def find_again(sources: Sequence[str]) -> tuple[str, ...]:
@@ -79,11 +79,11 @@ def find_again(sources: Sequence[str]) -> tuple[str, ...]:
         CorpusError: a file is missing.
     """
     built_in = bundled_path("corpora", BUILT_IN + SUFFIX)
-    found = [source if source == STDIN else str(built_in) if source == BUILT_IN else source for source in sources]
-    for path in found:
+    paths = [source if source == STDIN else str(built_in) if source == BUILT_IN else source for source in sources]
+    for path in paths:
         if path != STDIN and not _is_file(path):
             raise CorpusError(f"the text {path[:200]} is missing, or is not a file")
-    return tuple(found)
+    return tuple(paths)
 
 
 def corpora_folders() -> list[Path]:

@@ -114,9 +114,9 @@ def _repair(line: str, delimiter: str, columns: int) -> list[str] | None:
     if columns == 1:
         return [line]
     d = re.escape(delimiter)
-    found = re.findall(rf'(?:^|(?<={d}))(?:"(.*?)"(?=$|{d})|([^{d}]*))(?:$|{d})', line)
-    if len(found) == columns:
-        return [quoted.replace('""', '"') or plain for quoted, plain in found]
+    cells = re.findall(rf'(?:^|(?<={d}))(?:"(.*?)"(?=$|{d})|([^{d}]*))(?:$|{d})', line)
+    if len(cells) == columns:
+        return [quoted.replace('""', '"') or plain for quoted, plain in cells]
     plain = line.split(delimiter)
     return [re.sub(r'^"([^"]*)"$', r"\1", part) for part in plain] if len(plain) == columns else None
 

@@ -35,8 +35,8 @@ def advise(rows: Sequence[tuple[float, float | None]], dropout: float, name: str
     best = min(val for _, val in judged)
     loss, val = judged[-1]
     if val > best + OVERFIT_NATS:
-        more = min(0.6, dropout + 0.2)
-        change = f"`dropout` {more:g}" if more > dropout else "a smaller `hidden`"
+        higher = min(0.6, dropout + 0.2)
+        change = f"`dropout` {higher:g}" if higher > dropout else "a smaller `hidden`"
         return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; try {change}"
     if val == best and judged[-4][1] - val > UNDERFIT_NATS and dropout == 0:
         return f"it was still improving: continue with 'charlstm resume {name} --minutes N'"

@@ -128,10 +128,10 @@ def _control_groups(root: Path) -> list[int]:
 
 def _numbers(path: Path) -> dict[str, int]:
     """Return the second word of each line of a file by the first, where it is a number."""
-    found = {}
+    fields = {}
     with suppress(OSError):
         for line in path.read_text(errors="replace").splitlines():
             words = line.split()
             if len(words) > 1 and words[1].isdigit():
-                found[words[0]] = int(words[1])
-    return found
+                fields[words[0]] = int(words[1])
+    return fields

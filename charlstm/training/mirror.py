@@ -245,14 +245,14 @@ class Mirror:
         whole = np.empty_like(self.buffers.state)
         for k, part in enumerate(self.slices):
             if k in self.shards and (world.rank == 0 or leads):
-                found = np.stack([self.shards[k].after.h, self.shards[k].after.c])
+                moved = np.stack([self.shards[k].after.h, self.shards[k].after.c])
                 if world.rank:
-                    world.wait(world.comm.Isend(found, 0, tag=k))
+                    world.wait(world.comm.Isend(moved, 0, tag=k))
             elif world.rank == 0:
-                found = np.empty_like(whole[:, :, part])
-                world.wait(world.comm.Irecv(found, self.homes[k], tag=k))
+                moved = np.empty_like(whole[:, :, part])
+                world.wait(world.comm.Irecv(moved, self.homes[k], tag=k))
             if world.rank == 0:
-                whole[:, :, part] = found
+                whole[:, :, part] = moved
         return model.State(*whole) if world.rank == 0 else None
 
 

@@ -219,8 +219,8 @@ class World:
 
     def send_plan(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Return the plan of an engine that rank 0 has."""
-        found: dict[str, Any] = json.loads(self._broadcast(json.dumps(plan).encode()))
-        return found
+        agreed: dict[str, Any] = json.loads(self._broadcast(json.dumps(plan).encode()))
+        return agreed
 
     # -- jobs
 

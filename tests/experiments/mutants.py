@@ -108,7 +108,7 @@ FAULTS = (
     fault("line ends not converted", "text/files.py", "corpus", "None, translate=True", "None, translate=False"),
     fault("BOM kept", "text/files.py", "corpus", '.removeprefix("\\ufeff")', '.removeprefix("")'),
     fault("unknown characters become the first one", "text/vocabulary.py", "eval", "self._ids.get(c, -1)", "self._ids.get(c, 0)"),
-    fault("a text given twice is read twice", "text/sources.py", "corpus", "tuple(dict.fromkeys(found))", "tuple(found)"),
+    fault("a text given twice is read twice", "text/sources.py", "corpus", "tuple(dict.fromkeys(paths))", "tuple(paths)"),
     # -- training
     fault("early stopping inverted", "training/loop.py", "training eval", "> state.best_val_nats + EARLY_STOP_NATS", "< state.best_val_nats + EARLY_STOP_NATS"),
     fault("worst weights count as best", "training/loop.py", "training", "val_nats < state.best_val_nats)", "val_nats > state.best_val_nats)"),
