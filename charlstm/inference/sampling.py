@@ -152,7 +152,7 @@ def _generate(
     n, vocabulary = len(rngs), char_model.vocabulary
     prompt = strip_unknown(vocabulary, settings.prompt, settings.unknown)
     streams = _Streams(char_model, settings, rngs, prompt)
-    if n > 1 and not (settings.stop or settings.lines or settings.max_chars or settings.no_copy):
+    if not (settings.stop or settings.lines or settings.max_chars or settings.no_copy):
         yield from streams.pieces(settings.length)
         return
     endings = [Ending(settings) for _ in range(n)]
@@ -224,9 +224,13 @@ class _Streams:
         return [(text, self.characters[i]) for text, i in zip(self.texts, ids.tolist(), strict=True)]
 
     def pieces(self, length: int) -> Iterator[list[str]]:
-        """Yield texts that all have the same length (0: no end), in pieces, because Python's part of each character counts."""
+        """Yield texts that all have the same length (0: no end); several in pieces, because Python's part of each character counts."""
         left = length or math.inf
         while left > 0:
+            if len(self.texts) == 1:
+                yield [self.characters[self._choose()[0]]]
+                left -= 1
+                continue
             ids = np.stack([self._choose() for _ in range(int(min(PIECE_CHARS, left)))], axis=1)
             yield ["".join(map(self.characters.__getitem__, text)) for text in ids.tolist()]
             left -= ids.shape[1]

@@ -23,7 +23,7 @@ class Stepper:
         H, L, dtype = config.hidden, config.layers, params["out.b"].dtype
         self.h = np.zeros((N, L * H), dtype)
         self.cells: list[Cell] = []
-        self.biases: list[Array] = []
+        biases: list[Array] = []
         self.scaled = np.empty((N, H), dtype)  # h of the first layer, scaled by the character
         self.scales: Array | None = None  # (V, H), s of every character
         for k, name in enumerate(layer_names(config)):
@@ -35,39 +35,40 @@ class Stepper:
             own = slice(k * H, (k + 1) * H)
             inputs = self.scaled if "M" in layer else self.h[:, (k - below) * H : own.stop]
             self.cells.append(Cell(weights.swapaxes(1, 2), inputs, self.h[:, own], np.zeros((N, H), dtype)))
-            self.biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
+            biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:
                 x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
-                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))  # (V, 4, H)
+                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))[:, :, None]  # (V, 4, 1, H)
                 if "M" in layer:
                     M = layer["M"].T
                     self.scales = scale(params["embed.E"] @ M if config.embedding else M)
-        self.top, self.top_bias = params["embed.E" if config.embedding else "out.W"], params["out.b"][:, None]
-        self.projection: Array | None = params["out.P"] if config.embedding else None
+        self.above = list(zip(self.cells[1:], biases[1:], strict=True))
         self.sum = np.empty((N, H), dtype) if config.residual and L > 1 else None
+        y = self.cells[-1].h if self.sum is None else self.sum
+        self.top, self.projection = params["embed.E" if config.embedding else "out.W"], params.get("out.P")
         self.logits = np.empty((config.vocabulary, N), dtype)
+        # A single stream has vectors in the place of matrices with one column.
+        self.y = y.T if N > 1 else y[0]
+        self.columns = self.logits if N > 1 else self.logits[:, 0]
+        self.bias = params["out.b"][:, None] if N > 1 else params["out.b"]
+        self.multiply = product_of(N)
 
     def step(self, ids: Ids) -> Array:
         """Feed one character to each stream: ids (N,). Returns logits (V, N), in a buffer that the next step overwrites."""
         first = self.cells[0]
+        chosen = ids if len(ids) > 1 else ids[0]
         if self.scales is not None:
-            np.multiply(first.h, self.scales[ids] if len(ids) > 1 else self.scales[ids[0]], out=self.scaled)
-        first.step(self.rows[ids].swapaxes(0, 1) if len(ids) > 1 else self.rows[ids[0]][:, None])
-        for cell, bias in zip(self.cells[1:], self.biases[1:], strict=True):
+            np.multiply(first.h, self.scales[chosen], out=self.scaled)
+        first.step(self.rows[ids, :, 0].swapaxes(0, 1) if len(ids) > 1 else self.rows[chosen])
+        below = first.h
+        for cell, bias in self.above:
             cell.step(bias)
-        y = self._top().T
-        np.matmul(self.top, y if self.projection is None else self.projection @ y, out=self.logits)
-        np.add(self.logits, self.top_bias, out=self.logits)
+            if self.sum is not None:  # the logits read the sum of h of all layers
+                below = np.add(below, cell.h, out=self.sum)
+        y = self.y if self.projection is None else self.projection @ self.y
+        self.multiply(self.top, y, out=self.columns)
+        np.add(self.columns, self.bias, out=self.columns)
         return self.logits
-
-    def _top(self) -> Array:
-        """Return what the logits read: h of the top layer, or with residual connections the sum of h of all layers."""
-        if self.sum is None:
-            return self.cells[-1].h
-        np.add(self.cells[0].h, self.cells[1].h, out=self.sum)
-        for cell in self.cells[2:]:
-            np.add(self.sum, cell.h, out=self.sum)
-        return self.sum
 
     def save(self, stream: int) -> Array:
         """Return a copy of the state of one stream, (2 L H,)."""
