@@ -58,6 +58,7 @@ class Recipe:
     orthogonal: float = 0.0  # draw every gate of U orthogonal, times this
     gates: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # factors on Muon's rate for i, f, o, g
     rates: dict[str, float] = field(default_factory=dict)  # factors on Muon's rate, by parameter
+    every: int = 1  # the hidden matrices change at one step in this many, by as many times as much
     rows: bool = False  # every row of Muon's change has length 1
     residual: bool = False  # layers above the first add their input to their output
     shares: tuple[float, ...] = ()  # of the pretrained weights in the average, evaluated at the end
@@ -75,7 +76,7 @@ class Recipe:
             for name in model.layer_names(run.shape):
                 for gate in np.split(run.params[f"{name}.U"], 4):
                     gate[...] = self.orthogonal * np.linalg.qr(rng.standard_normal(gate.shape))[0]
-        if self.gates != (1.0, 1.0, 1.0, 1.0) or self.rates:
+        if self.gates != (1.0, 1.0, 1.0, 1.0) or self.rates or self.every > 1:
             optim.UPDATES["muon"] = self.muon_by_gate
         if self.rows:
             orthogonal = optim.orthogonal
@@ -87,12 +88,13 @@ class Recipe:
         self.averages = [{name: p.copy() for name, p in run.params.items()} for _ in self.ema]
 
     def muon_by_gate(self, params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Any = None) -> float:
-        """Muon, with a rate of its own for each gate of the hidden matrices."""
+        """Muon, with a rate of its own for each gate of the hidden matrices, at this step."""
+        now = self.every if (t - 1) % self.every == 0 else 0
         before = {name: params[name].copy() for name in self.hidden}
         update = optim.muon(params, grads, slots, lr, t, pool)
         for name, old in before.items():
             for gate, old_gate, factor in zip(np.split(params[name], 4), np.split(old, 4), self.gates, strict=True):
-                gate += (factor * self.rates.get(name, 1.0) - 1) * (gate - old_gate)
+                gate += (now * factor * self.rates.get(name, 1.0) - 1) * (gate - old_gate)
         return update
 
     def after(self, run: state.TrainState, lr: float) -> None:
