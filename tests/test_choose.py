@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from charlstm.nn import decoding
-from charlstm.nn.decoding import Decoding, LineAccount, LineHazard
+from charlstm.nn.decoding import Decoding
+from charlstm.nn.hazard import GAIN, TABLE, TAIL, LineAccount, LineHazard
 
 DRAWS = 40_000
 
@@ -74,14 +75,18 @@ def test_columns_are_treated_each_for_itself() -> None:
     "filters", [{"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.1}, {"top_k": 9, "top_p": 0.9, "min_p": 0.01}], ids=str
 )
 def test_a_text_gets_the_same_characters_alone_and_among_others(filters: dict[str, float]) -> None:
-    rng, how = np.random.default_rng(2), Decoding(0.8, line_end=0, ends=(1, 2), **filters)  # type: ignore[arg-type]
+    rng = np.random.default_rng(2)
+    how = Decoding(0.8, line_end=0, ends=(1, 2), runs=frozenset({2, 3, 4}), **filters)  # type: ignore[arg-type]
     logits = np.round(rng.normal(scale=2, size=(100, 20, 7)), 1).astype(np.float32)  # some are equal
     noise = rng.gumbel(size=logits.shape)
 
     def ids(columns: slice) -> list[list[int]]:
-        lines = LineAccount(LineHazard(range(2, 67)), len(range(7)[columns]))
-        pairs = zip(logits[:, :, columns], noise[:, :, columns], strict=True)
-        return [decoding.sample(z, gumbel, how, lines).tolist() for z, gumbel in pairs]
+        N = len(range(7)[columns])
+        lines, chosen = LineAccount(LineHazard(range(2, 67)), N), [np.zeros(N, np.intp)]
+        for z, gumbel in zip(logits[:, :, columns], noise[:, :, columns], strict=True):
+            chosen.append(decoding.sample(z, gumbel, how, lines, chosen[-1]))
+        assert N > 1 or all(len(set(texts)) > 1 for texts in np.transpose(chosen).tolist())
+        return [texts.tolist() for texts in chosen]
 
     together = ids(slice(7))
     for k in range(7):
@@ -169,9 +174,9 @@ def test_what_continues_a_run_keeps_its_probability_and_all_sum_to_one(settings:
     for column, character in enumerate(before):
         kept = [LINE_END, character] if character in how.runs else [LINE_END]
         np.testing.assert_allclose(p[kept, column], model[kept, column], rtol=1e-6)
-        alone = decoding.log_scores(logits[:, column], how, before=before[[column]])
-        np.testing.assert_allclose(scores[:, column], alone[0], rtol=1e-12)
-        np.testing.assert_allclose(log_odds[column], alone[1], rtol=1e-12)
+        alone = decoding.log_scores(logits[:, [column]], how, before=before[[column]])
+        np.testing.assert_allclose(scores[:, [column]], alone[0], rtol=1e-12)
+        np.testing.assert_allclose(log_odds[[column]], alone[1], rtol=1e-12)
 
 
 def test_a_run_that_truncation_would_never_end_is_as_long_as_the_model_has_it() -> None:
@@ -202,8 +207,8 @@ def test_a_line_without_chances_to_end_gets_them_back() -> None:
         account.advance(never, always)
     assert boosts[10] == 0, "no line of the text is shorter"
     assert np.all(np.diff(boosts[11:]) > 0)
-    assert boosts[42] == pytest.approx(decoding.GAIN * np.log(2), rel=0.1), "half of the lines end before"
-    assert boosts[148] > decoding.GAIN * decoding.TAIL, "twice the longest"
+    assert boosts[42] == pytest.approx(GAIN * np.log(2), rel=0.1), "half of the lines end before"
+    assert boosts[148] > GAIN * TAIL, "twice the longest"
     account.advance(never, np.array([True, False]))
     assert account.boost()[0] == 0
     assert account.boost()[1] > 0
@@ -219,11 +224,11 @@ def test_empty_lines_owe_nothing_to_the_line_that_follows() -> None:
         account.advance(np.array([-20.0]), np.array([False]))
     for _ in range(80):
         account.advance(np.array([-20.0]), np.array([False]))
-    assert account.boost()[0] == pytest.approx(decoding.GAIN * np.log(2), rel=0.1), "half of the paragraphs end before"
+    assert account.boost()[0] == pytest.approx(GAIN * np.log(2), rel=0.1), "half of the paragraphs end before"
 
 
 def test_a_hazard_that_is_looked_up_is_the_one_that_is_computed() -> None:
-    for longest in (70, decoding.TABLE + 100):
+    for longest in (70, TABLE + 100):
         hazard = LineHazard([longest - 64 + k for k in range(65)])
         lengths = np.array([0, 1, longest - 3, longest - 1, longest, 3 * longest])
         np.testing.assert_array_equal(hazard(lengths), np.concatenate([hazard(np.array([k])) for k in lengths]))

@@ -18,6 +18,7 @@ from charlstm.export.weights import pack, unpack
 from charlstm.inference.sampling import decoding_of
 from charlstm.nn import decoding, model
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.hazard import LineAccount, LineHazard
 from charlstm.nn.stepper import Stepper
 from charlstm.nn.types import Array, Arrays
 from charlstm.settings import SampleConfig
@@ -181,8 +182,8 @@ def sampled(run: Run, settings: SampleConfig, seed: int) -> tuple[str, Array, li
     how = decoding_of(Vocabulary(run.characters), settings)
     account = None
     if run.line_chars and not how.exact:
-        hazard = decoding.LineHazard(run.line_chars)
-        account = decoding.LineAccount(hazard, 1, len(settings.prompt.rpartition("\n")[2]))
+        hazard = LineHazard(run.line_chars)
+        account = LineAccount(hazard, 1, len(settings.prompt.rpartition("\n")[2]))
     step, made, first, margins = run.stepper().step, "", np.empty(0), []
     for character in settings.prompt:
         chosen = np.array([run.characters.index(character)])

@@ -16,6 +16,7 @@ from charlstm.inference.drafts import Draft, Ending
 from charlstm.inference.noise import Noise
 from charlstm.nn import decoding
 from charlstm.nn.config import ModelConfig
+from charlstm.nn.hazard import LineAccount, LineHazard
 from charlstm.nn.stepper import Stepper
 from charlstm.nn.threads import shards_for, split
 from charlstm.nn.types import Array, Arrays, Ids
@@ -187,7 +188,7 @@ class _Stream:
 
     recurrent: Array
     id: int
-    account: tuple[float, float] | None  # see `decoding.LineAccount`
+    account: tuple[float, float] | None  # see `hazard.LineAccount`
 
 
 class _Streams:
@@ -204,10 +205,10 @@ class _Streams:
         self.stepper = Stepper(char_model.params, char_model.config, n)
         self.how = decoding_of(vocabulary, settings)
         self.noise = Noise(rngs, len(vocabulary))
-        self.lines: decoding.LineAccount | None = None
+        self.lines: LineAccount | None = None
         if any(char_model.line_chars) and not self.how.exact:
-            hazard = decoding.LineHazard(char_model.line_chars)
-            self.lines = decoding.LineAccount(hazard, n, len(prompt.rpartition("\n")[2]))
+            hazard = LineHazard(char_model.line_chars)
+            self.lines = LineAccount(hazard, n, len(prompt.rpartition("\n")[2]))
         if start := start_text(char_model, settings.prompt, settings.unknown):
             *before, last = vocabulary.encode(start).tolist()
             for character in before:

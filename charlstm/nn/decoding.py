@@ -36,21 +36,20 @@ argmax of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from charlstm.nn.hazard import LineAccount
 from charlstm.nn.types import Array, Ids
 
 COLDEST = 1e-30
 """Lower temperatures, other than 0, are raised to this: dividing by it cannot overflow."""
-GAIN = 2.0
-"""How fast the odds of a line end rise with the hazard that a line is behind by."""
-TAIL = 16.0
-"""Hazard per length of the longest line beyond that length: at twice the longest, a line has long ended."""
+LARGEST_LOG = 600.0
+"""Larger logarithms of odds are lowered to this: their exponential cannot overflow, and nothing else is as likely."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,56 @@ def sample(
         greedy: Ids = logits.argmax(axis=0)
         return greedy
     if N == 1:
-        logits, noise = logits[:, 0], noise[:, 0]  # NumPy is faster with one dimension
+        return np.array([_sample_one(logits[:, 0], noise[:, 0], how, lines, None if before is None else before.item())])
     if how.exact:
         scores = np.add(logits, noise, dtype=np.float64)
     else:
-        boost = None if lines is None else lines.boost().reshape(logits.shape[1:])
-        scores, log_odds = log_scores(logits, how, boost, before)
+        scores, log_odds = log_scores(logits, how, None if lines is None else lines.boost(), before)
         scores += noise
-    ids: Ids = scores.argmax(axis=0).reshape(N)
+    ids: Ids = scores.argmax(axis=0)
     if lines is not None and not how.exact:
-        lines.advance(log_odds.reshape(N), ids == how.line_end)
+        lines.advance(log_odds, ids == how.line_end)
     return ids
+
+
+def _sample_one(logits: Array, noise: Array, how: Decoding, lines: LineAccount | None, before: int | None) -> int:
+    """Do what `sample` does for a single text, from logits (V,) and noise (V,).
+
+    For so few numbers the calls of NumPy are what takes time. The argmax of s + G is that of exp(s) exp(G), which needs fewer of
+    them, and what concerns one character is computed by Python.
+    """
+    if how.exact:
+        return int(np.add(logits, noise, dtype=np.float64).argmax())
+    z = logits.astype(np.float64)
+    end = how.line_end if len(z) > 1 else None
+    run = before if before in how.runs and len(z) > 2 else None
+    z_end = z_run = -math.inf
+    if end is not None:
+        z_end, z[end] = z.item(end), -math.inf
+    if run is not None:
+        z_run, z[run] = z.item(run), -math.inf
+    top = z.item(z.argmax())
+    weights = np.exp(np.subtract(z, top, out=z))
+    total = np.add.reduce(weights).item()
+    run_odds = math.exp(min(z_run - top, LARGEST_LOG)) / total
+    log_odds = z_end - top - math.log(total) - math.log1p(run_odds)
+    if lines is not None:
+        log_odds += lines.boost_of_one()
+    if how.temperature != 1:
+        _sharpen(z, weights, how)
+    if how.truncates:
+        filter_weights(weights, how.top_k, how.top_p, how.min_p)
+    if run is not None or end is not None:
+        total = np.add.reduce(weights).item()
+    if run is not None:
+        weights[run] = run_odds * total
+    if end is not None:
+        weights[end] = math.exp(min(log_odds, LARGEST_LOG)) * total * (1 + run_odds)
+    weights *= np.exp(noise, dtype=np.float64)
+    chosen = int(weights.argmax())
+    if lines is not None:
+        lines.advance_one(log_odds, chosen == end)
+    return chosen
 
 
 def log_scores(
@@ -126,20 +164,20 @@ def log_scores(
     a line end.
 
     Args:
-        logits: (V, N), or (V,) of a single text.
+        logits: (V, N).
         how: temperature and truncation.
-        boost: (N,) or (), added to the log odds of a line end.
+        boost: (N,), added to the log odds of a line end.
         before: (N,) the ids that come before.
 
     Returns:
-        (V, N) and (N,), or (V,) and ().
+        (V, N) and (N,).
     """
     z = logits.astype(np.float64)
     end = how.line_end if len(z) > 1 else None
     if end is not None:
         z_end = z[end].copy()
         z[end] = -np.inf
-    run, of = _runs(before, how, z.ndim) if before is not None and len(z) > 2 else (None, None)
+    run, of = _runs(before, how) if before is not None and len(z) > 2 else (None, None)
     if run is not None:
         z_run = z[run]
         z[run] = -np.inf
@@ -147,11 +185,11 @@ def log_scores(
     weights = np.exp(z - top)
     log_sum = np.log(np.add.reduce(weights))
     if run is not None:
-        run_odds = np.full(np.shape(top), -np.inf)
+        run_odds = np.full(len(top), -np.inf)
         run_odds[of] = z_run - top[of] - log_sum[of]
         log_sum = log_sum + np.logaddexp(0, run_odds)
     if end is None:
-        log_odds = np.full(np.shape(top), -np.inf)
+        log_odds = np.full(len(top), -np.inf)
     else:
         log_odds = z_end - top - log_sum
         if boost is not None:
@@ -171,16 +209,14 @@ def log_scores(
     return scores, log_odds
 
 
-def _runs(before: Ids, how: Decoding, dimensions: int) -> tuple[Any, Any]:
-    """Return where logits (V, N) or (V,) have the characters that continue a run, and in which columns; None without any."""
-    if dimensions == 1:
-        return (int(before[0]), ()) if int(before[0]) in how.runs else (None, None)
+def _runs(before: Ids, how: Decoding) -> tuple[Any, Any]:
+    """Return where logits (V, N) have the characters that continue a run, and in which columns; None without any."""
     columns = [k for k, character in enumerate(before.tolist()) if character in how.runs]
     return ((before[columns], columns), columns) if columns else (None, None)
 
 
 def _sharpen(z: Array, weights: Array, how: Decoding) -> None:
-    """Apply the temperature to weights exp(z), **in place**, but those of `how.ends`; excluded ids have z = -inf."""
+    """Apply the temperature to weights exp(z) (V, N) or (V,), **in place**, but those of `how.ends`; excluded ids have z = -inf."""
     if len(how.ends) + (how.line_end is not None) + 1 >= len(z):
         return  # there are no two others
     ends = how.sentence_ends
@@ -213,59 +249,3 @@ def _first(weights: Array, count: Any) -> Array:
     ranks = np.argsort(np.argsort(-weights, axis=0, kind="stable"), axis=0)
     mask: Array = ranks < count
     return mask
-
-
-TABLE = 1 << 12
-"""H of the lengths below this is looked up."""
-
-
-class LineHazard:
-    """H, the cumulative hazard of the lengths of lines: a fraction exp(-H(m)) of the lines has at least m characters."""
-
-    def __init__(self, lengths: Sequence[int]) -> None:
-        """Set H from evenly spaced quantiles of the lengths, which include the longest; one must not be 0."""
-        lengths = [chars for chars in lengths if chars > 0]
-        n = max(1, len(lengths) - 1)
-        survival = np.append(
-            1 - np.arange(len(lengths) - 1) / n, 0.5 / n
-        )  # half a line of n is longer than the longest
-        knots, first = np.unique(lengths, return_index=True)
-        self.knots, self.hazard = knots.astype(np.float64), -np.log(survival[first])
-        self.slope = TAIL / lengths[-1]
-        self.table = self._compute(np.arange(min(lengths[-1], TABLE)))
-
-    def __call__(self, chars: Ids) -> Array:
-        """Return H of each length."""
-        try:
-            hazard: Array = self.table[chars]
-        except IndexError:
-            return self._compute(chars)
-        return hazard
-
-    def _compute(self, chars: Ids) -> Array:
-        beyond: Array = np.maximum(chars - self.knots[-1], 0) * self.slope
-        beyond += np.interp(chars, self.knots, self.hazard)
-        return beyond
-
-
-class LineAccount:
-    """For each of N lines being written: how long it is, and how much chance to end it has had."""
-
-    def __init__(self, hazard: LineHazard, N: int, chars: int = 0) -> None:
-        """Open the accounts of N lines that begin with this many characters of a prompt."""
-        self.hazard = hazard
-        self.chars = np.full(N, chars)
-        self.spent = hazard(self.chars)
-
-    def boost(self) -> Array:
-        """Return what to add to the log odds of a line end, (N,)."""
-        behind: Array = np.maximum(self.hazard(self.chars) - self.spent, 0)
-        return GAIN * behind
-
-    def advance(self, log_odds: Array, ended: Array) -> None:
-        """Record the log odds of a line end that each line had, and which lines ended."""
-        self.spent += np.logaddexp(0, log_odds) * (self.chars > 0)  # -log(1 - p)
-        self.chars += 1
-        if ended.any():
-            self.chars[ended] = 0
-            self.spent[ended] = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from charlstm import api
-from charlstm.nn import decoding
+from charlstm.nn import hazard
 from charlstm.settings import SampleConfig
 
 BATCH = 256
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--min-p", type=float, default=0.0)
     parser.add_argument("--lines", type=int, default=1000)
-    parser.add_argument("--gain", type=float, nargs="+", default=[decoding.GAIN], help="values of `decoding.GAIN`")
+    parser.add_argument("--gain", type=float, nargs="+", default=[hazard.GAIN], help="values of `hazard.GAIN`")
     options = parser.parse_args()
     model = api.load(options.run)
     text_lines = options.text.read_text(encoding="utf-8").split("\n")[:-1]
@@ -65,7 +65,7 @@ def main() -> None:
     print("| temperature | gain | median | | 90 % | | longest | | distinct |\n|---|---|---|---|---|---|---|---|---|")
     print(f"| (the text) | | {row(text_lines, text_lines)} |", flush=True)
     for gain in options.gain:
-        decoding.GAIN = gain
+        hazard.GAIN = gain
         for temp in options.temps:
             settings = SampleConfig(temperature=temp, top_p=options.top_p, min_p=options.min_p, lines=1, length=0)
             lines = sample_lines(model, settings, options.lines)
