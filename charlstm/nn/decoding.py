@@ -231,7 +231,9 @@ def filter_weights(weights: Array, top_k: int, top_p: float, min_p: float = 0.0)
     """Apply top-k, top-p and min-p, in this order, to weights (V, N) or (V,): set all others to 0, **in place**."""
     V = len(weights)
     if 0 < top_k < V or top_p < 1:
-        ranked = np.sort(weights, axis=0)[::-1][: top_k or V]
+        ranked = weights.copy()
+        ranked.sort(axis=0)
+        ranked = ranked[::-1][: top_k or V]
         up_to = np.add.accumulate(ranked)
         within = up_to - ranked < top_p * up_to[-1] if top_p < 1 else ranked >= 0  # the first one always is
         count = np.add.reduce(within)
