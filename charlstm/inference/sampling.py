@@ -227,11 +227,10 @@ class _Streams:
     def pieces(self, length: int) -> Iterator[list[str]]:
         """Yield texts that all have the same length (0: no end); several in pieces, because Python's part of each character counts."""
         left = length or math.inf
+        while left > 0 and len(self.texts) == 1:
+            yield [self.characters[self._choose()[0]]]
+            left -= 1
         while left > 0:
-            if len(self.texts) == 1:
-                yield [self.characters[self._choose()[0]]]
-                left -= 1
-                continue
             ids = np.stack([self._choose() for _ in range(int(min(PIECE_CHARS, left)))], axis=1)
             yield ["".join(map(self.characters.__getitem__, text)) for text in ids.tolist()]
             left -= ids.shape[1]

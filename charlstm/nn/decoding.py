@@ -117,8 +117,8 @@ def sample(
 def _sample_one(logits: Array, noise: Array, how: Decoding, lines: LineAccount | None, before: int | None) -> int:
     """Do what `sample` does for a single text, from logits (V,) and noise (V,).
 
-    For so few numbers the calls of NumPy are what takes time. The argmax of s + G is that of exp(s) exp(G), which needs fewer of
-    them, and what concerns one character is computed by Python.
+    With so few numbers, most of the time goes into calls of NumPy. The argmax of s + G is that of exp(s) exp(G), which needs fewer
+    calls, and Python computes what concerns one character. `log_scores` is its oracle.
     """
     if how.exact:
         return int(np.add(logits, noise, dtype=np.float64).argmax())

@@ -93,6 +93,8 @@ FAULTS = (
     fault("top-k off by one", "nn/decoding.py", "choose", "[: top_k or V]", "[: top_k + 1 if top_k else V]"),
     fault("top-p keeps one too many among equals", "nn/decoding.py", "choose", "up_to - ranked < top_p", "up_to - ranked <= top_p"),
     fault("what continues a run loses its odds", "nn/decoding.py", "choose", "scores[run] = run_odds[of] + log_sum[of]", "scores[run] = log_sum[of]"),
+    fault("what continues a run of a single text loses its odds", "nn/decoding.py", "choose", "weights[run] = run_odds * total", "weights[run] = total"),
+    fault("the line of a single text owes nothing", "nn/decoding.py", "choose", "log_odds += lines.boost_of_one()", "log_odds += 0.0"),
     fault("sampling without the output bias", "nn/stepper.py", "model", "np.add(self.columns, self.bias,", "np.add(self.columns, 0,"),
     # -- text
     fault("streams not reset at the start of an epoch", "text/batches.py", "batches", "np.full(self.N, cursor.window == 0)", "np.full(self.N, False)"),
