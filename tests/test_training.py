@@ -42,6 +42,15 @@ def digest(run: TrainState, folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def test_a_run_begins_with_the_letter_frequencies(text: Path) -> None:
+    run, train_ids, _ = begin(text)
+    V = len(run.vocabulary)
+    expected = evaluation.unigram_nats(train_ids, train_ids, V)
+    tolerance = 0.2 * (math.log(V) - expected)
+    for weights in (run.params, run.snapshot, run.averaged):
+        assert evaluation.evaluate(weights, run.shape, train_ids) == pytest.approx(expected, abs=tolerance)
+
+
 def test_it_learns_more_than_the_letter_frequencies(text: Path) -> None:
     run, train_ids, val_ids = begin(text, steps=300, hidden=24, dropout=0.0)
     finish(run, train_ids, val_ids)

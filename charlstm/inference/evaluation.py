@@ -13,7 +13,7 @@ from charlstm.nn import loss, model
 from charlstm.nn.config import ModelConfig
 from charlstm.nn.threads import ThreadPool, split
 from charlstm.nn.types import Arrays
-from charlstm.text.ids import MappedIds, TextIds, blocks
+from charlstm.text.ids import TextIds, count, log_frequencies
 
 STREAMS, SEQ, STREAM_CHARS = 64, 32, 1000
 """Maximum number of streams, steps per window, and minimum number of characters per stream."""
@@ -102,15 +102,4 @@ def _score_streams(
 
 def unigram_nats(train_ids: TextIds, ids: TextIds, V: int) -> float:
     """Return the unigram baseline of `ids` in nats per character, from add-one smoothed counts of `train_ids`."""
-    counts = _count(train_ids, V) + 1.0
-    return float(-(_count(ids, V) / len(ids)) @ np.log(counts / counts.sum()))
-
-
-def _count(ids: TextIds, V: int) -> NDArray[np.int64]:
-    """Count each id, in blocks, because bincount converts every id to eight bytes."""
-    if isinstance(ids, MappedIds):
-        return ids.count(V)
-    total = np.zeros(V, np.int64)
-    for _, block in blocks(ids):
-        total += np.bincount(block, minlength=V)
-    return total
+    return float(-(count(ids, V) / len(ids)) @ log_frequencies(train_ids, V))

@@ -140,8 +140,15 @@ def layer_names(config: ModelConfig) -> list[str]:
     return [f"layer{k + 1}" for k in range(config.layers)]
 
 
-def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> Arrays:
-    """Draw all parameters; the only place that initialises any."""
+def init(
+    config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.float32, out_b: Array | None = None
+) -> Arrays:
+    """Draw all parameters; the only place that initialises any.
+
+    Args:
+        out_b: (V,) bias of the output; None for zero. With the logarithms of the characters' frequencies, training need not spend
+            its first steps on learning these (Karpathy 2019, "A recipe for training neural networks").
+    """
     params: Arrays = {}
     if config.embedding:
         spread = config.embedding**-0.5
@@ -152,7 +159,7 @@ def init(config: ModelConfig, rng: np.random.Generator, dtype: DTypeLike = np.fl
     bound = config.hidden**-0.5
     name, rows = ("out.P", config.embedding) if config.embedding else ("out.W", config.vocabulary)
     params[name] = rng.uniform(-bound, bound, (rows, config.hidden)).astype(dtype)
-    params["out.b"] = np.zeros(config.vocabulary, dtype)
+    params["out.b"] = np.zeros(config.vocabulary, dtype) if out_b is None else out_b.astype(dtype)
     return params
 
 

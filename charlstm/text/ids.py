@@ -111,6 +111,23 @@ TextIds: TypeAlias = "NDArray[Any] | MappedIds"
 """Ids of a text, (chars,)."""
 
 
+def count(ids: TextIds, V: int) -> NDArray[np.int64]:
+    """Count each id, (V,), in blocks, because bincount converts every id to eight bytes."""
+    if isinstance(ids, MappedIds):
+        return ids.count(V)
+    total = np.zeros(V, np.int64)
+    for _, block in blocks(ids):
+        total += np.bincount(block, minlength=V)
+    return total
+
+
+def log_frequencies(ids: TextIds, V: int) -> NDArray[np.float64]:
+    """Return the logarithm of the frequency of each id, (V,), from add-one smoothed counts."""
+    counts = count(ids, V) + 1.0
+    frequencies: NDArray[np.float64] = np.log(counts / counts.sum())
+    return frequencies
+
+
 def stored(ids: TextIds, some: NDArray[np.integer[Any]]) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
     """Return a text as it is stored in memory or in its file, without a copy, and some ids in the same form.
 

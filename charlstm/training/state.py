@@ -20,6 +20,7 @@ from charlstm.settings import TrainConfig
 from charlstm.text.batches import Cursor, fit
 from charlstm.text.corpus import Corpus
 from charlstm.text.identity import TextInfo
+from charlstm.text.ids import log_frequencies
 from charlstm.text.lines import line_quantiles
 from charlstm.text.vocabulary import Vocabulary
 from charlstm.training.fingerprint import fingerprint
@@ -107,7 +108,9 @@ def begin(
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
-    params = model.init(shape, np.random.default_rng(init_seed))
+    params = model.init(
+        shape, np.random.default_rng(init_seed), out_b=log_frequencies(train_ids, len(corpus.vocabulary))
+    )
     if pretrained is not None:
         known = corpus.vocabulary.encode(pretrained.model.vocabulary.characters)
         growth.load_pretrained(params, shape, pretrained.model.params, known)
