@@ -63,16 +63,16 @@ class Recipe:
     residual: bool = False  # layers above the first add their input to their output
     shares: tuple[float, ...] = ()  # of the pretrained weights in the average, evaluated at the end
     plain: bool = False  # a first layer without M
-    unigram: bool = False  # the output's bias begins as the logarithms of the characters' frequencies
+    zero_bias: bool = False  # the output's bias begins as zero, not as the logarithms of the characters' frequencies
     pull: float = 0.0  # the hidden matrices are drawn back to where they started, by this times the rate
     averages: list[Arrays] = field(default_factory=list)
     start: Arrays = field(default_factory=dict)
 
-    def begin(self, run: state.TrainState, train_ids: Any) -> None:
-        """Change a run before its first step on its training text."""
-        if self.unigram:
-            counts = np.bincount(train_ids, minlength=len(run.vocabulary)) + 1.0
-            run.params["out.b"][:] = run.snapshot["out.b"][:] = np.log(counts / counts.sum())
+    def begin(self, run: state.TrainState) -> None:
+        """Change a run before its first step."""
+        if self.zero_bias:
+            for weights in (run.params, run.snapshot, run.averaged):
+                weights["out.b"][:] = 0
         if self.rotate:
             loop.Batches = Rotated  # type: ignore[misc]
         if self.orthogonal:
@@ -194,7 +194,7 @@ def learn(text: str, steps: int, seed: int, k: int | None, variant: str) -> dict
         state._shape = lambda *sizes: replace(shape(*sizes), multiplicative=False)
     run, _ = state.begin(read, config, 1, weights)
     train_ids, val_ids = read.split(config.val_fraction) if k is None else fold(read.ids, k)
-    recipe.begin(run, train_ids)
+    recipe.begin(run)
     before = evaluation.evaluate(run.params, run.shape, val_ids)
     chars = config.batch * config.seq
     run.schedule.end(steps, -(-steps // (EVALUATIONS if k is None else 12)), chars, len(val_ids))
