@@ -33,7 +33,7 @@ PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
 """Pairs of (maximum weighted epochs, dropout rate of a single layer), in ascending order."""
-DEEP_DROPOUT = ((3.0, 0.0), (5.0, 0.1), (11.0, 0.15), (18.0, 0.2), (28.0, 0.25), (math.inf, 0.3))
+DEEP_DROPOUT = ((3.0, 0.0), (5.0, 0.1), (13.0, 0.15), (18.0, 0.2), (28.0, 0.25), (math.inf, 0.3))
 """The same where there are several layers, each of which drops some of its outputs."""
 PRETRAINED_DROPOUT = 0.3
 """Maximum dropout of a run that starts from pretrained weights."""
