@@ -1,6 +1,6 @@
 """How long training takes to reach a given held-out loss, for charlstm and for PyTorch's LSTM with Adam and with Muon.
 
-    python -m tests.benchmarks.time_to_loss TEXT [--targets 1.6 1.5] [--hidden 256] [--seeds 1] [--json FILE]
+    python -m tests.benchmarks.time_to_loss TEXT [--targets 1.6 1.5] [--hidden 256] [--seeds 1] [--programs NAME ...] [--json FILE]
 
 Each program trains from scratch for 150, 300, 600 … steps, each time with a whole schedule of its own and at three learning rates,
 until its best loss is below the lowest target. Loss is plotted against the logarithm of time, along the best rate of each length, and
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds to average over")
     parser.add_argument("--longest", type=int, default=LENGTHS[-1], help="give up after a run of this many steps")
+    parser.add_argument("--programs", nargs="+", choices=list(RATES), default=list(RATES), help="only these")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -160,7 +161,7 @@ def main() -> None:
         return
     if not options.text:
         parser.error("name a text")
-    text, lines, fits = str(Path(options.text).resolve()), {name: [] for name in RATES}, []
+    text, lines, fits = str(Path(options.text).resolve()), {name: [] for name in options.programs}, []
     for steps in [n for n in LENGTHS if n <= options.longest]:
         for name in [name for name, line in lines.items() if not line or line[-1][1] > min(options.targets)]:
             found = []
