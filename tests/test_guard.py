@@ -315,6 +315,16 @@ def test_a_run_that_did_not_learn_says_why(charlstm: Callable[..., Result], text
     assert "--lr" in result.err
 
 
+def test_a_run_hardly_better_than_the_letter_frequencies_that_it_began_with_has_not_learned(
+    charlstm: Callable[..., Result], folder: Path
+) -> None:
+    setting = ("--hidden", 8, "--batch", 8, "--seq", 16, "--init-from", "none", "--preview-every", 0)
+    result = charlstm("train", "fables", "--steps", 60, "--lr", 2e-3, *setting)
+    assert "not learned more than letter frequencies" in result.err
+    assert "60 steps were too few" in result.err
+    assert "not learned" not in charlstm("train", "fables", "--name", "more", "--steps", 60, "--lr", 0.05, *setting).err
+
+
 @slow
 def test_the_setting_that_broke_the_hand_written_one_trains_for_5000_steps(
     charlstm: Callable[..., Result], folder: Path

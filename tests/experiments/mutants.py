@@ -178,6 +178,7 @@ FAULTS = (
     fault("run created meanwhile overwritten", "launch.py", "files", "    old = _existing(request, files)", "    old = None"),
     fault("every evaluation saved as the best", "session.py", "keeping", "events.Evaluated) and self.state.best_step == self.state.step", "events.Evaluated)"),
     fault("lock not given back", "storage/lock.py", "keeping api", "os.close(self.handle)", "os.fstat(self.handle)"),
+    fault("letter frequencies taken for learning", "session.py", "guard", "LEARNED = 0.97", "LEARNED = 1.0"),
     fault("first failed save swallowed", "session.py", "keeping faults", "raise saver.failure", "saver.failure"),
     fault("failure of the last save swallowed", "session.py", "keeping api", "if self.saver.failure is not None:", "if self.saver is None:"),
     fault("closed run not saved", "session.py", "api", "list(saver.save(self._position()))", "list(saver.best or ())"),
