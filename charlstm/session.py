@@ -28,7 +28,7 @@ from charlstm.training.state import TrainState, memory_bytes
 SAVING_SHARE = 0.01
 """Maximum fraction of the time to spend on saving."""
 LEARNED = 0.97
-"""A model has learned something if its loss is below this times that of the letter frequencies, with which training begins."""
+"""A model has learned something if its loss is below this fraction of that of the letter frequencies, which a new model starts from."""
 
 
 @dataclass
@@ -196,7 +196,7 @@ class Session:
             lr=s.schedule.peak_lr,
             clip=s.config.clip,
             uniform_nats=float(np.log(V)),
-            unigram_nats=self._unigram_nats(self._judged()),
+            unigram_nats=self._unigram_nats(self._judged_ids),
             val_nats=s.history[-1].val_nats if s.history else None,
             best_val_nats=s.best_val_nats,
             notes=tuple(self.notes),
@@ -226,11 +226,13 @@ class Session:
     def _baseline_fields(self) -> dict[str, Any]:
         return {"ngram_nats": self.baseline.nats, "ngram_order": self.baseline.order} if self.baseline else {}
 
-    def _unigram_nats(self, judged: TextIds) -> float:
-        return evaluation.unigram_nats(self.train_ids, judged, len(self.state.vocabulary))
-
-    def _judged(self) -> TextIds:
+    @property
+    def _judged_ids(self) -> TextIds:
+        """The held-out text, or the training text if nothing is held out."""
         return self.val_ids if len(self.val_ids) else self.train_ids
+
+    def _unigram_nats(self, ids: TextIds) -> float:
+        return evaluation.unigram_nats(self.train_ids, ids, len(self.state.vocabulary))
 
     def _hint(self) -> str:
         """Return one sentence on how to improve the run or why it has not learned, or "" if it is too early to tell."""
@@ -239,7 +241,7 @@ class Session:
             return ""
         last = s.history[-1]
         reached = last.loss_nats if s.best_val_nats is None else s.best_val_nats
-        unigram_nats = self._unigram_nats(self._judged())
+        unigram_nats = self._unigram_nats(self._judged_ids)
         if reached < LEARNED * unigram_nats or last.loss_nats < LEARNED * self._unigram_nats(self.train_ids):
             rows = [(row.loss_nats, row.val_nats) for row in s.history if row.step > s.schedule.first]
             return advice.advise(rows, s.shape.dropout, self.name)

@@ -580,7 +580,7 @@ def test_a_signal_after_everything_is_done_changes_nothing(copy_run: Any, folder
 
 @slow
 def test_the_special_files_and_the_races(folder: Path) -> None:
-    """The experiments themselves, in small: the whole of `special` takes some 250 processes. Nine leaves no use and no kind out."""
+    """The experiments themselves, in small: the whole of `special` takes some 250 processes. Every ninth cell covers each use and each kind."""
     for experiment, options in (("special", ["--every", "9"]), ("races", ["--pairs", "4"])):
         command = [sys.executable, "-m", f"tests.experiments.{experiment}", *options]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, check=False, timeout=600)

@@ -146,8 +146,8 @@ def init(
     """Draw all parameters; the only place that initialises any.
 
     Args:
-        out_b: (V,) bias of the output; None for zero. With the logarithms of the characters' frequencies, training need not spend
-            its first steps on learning these (Karpathy 2019, "A recipe for training neural networks").
+        out_b: (V,) bias of the output; None for zero. Given the logarithms of the characters' frequencies, the first steps of
+            training need not learn them (Karpathy 2019, "A recipe for training neural networks").
     """
     params: Arrays = {}
     if config.embedding:

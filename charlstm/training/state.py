@@ -108,9 +108,8 @@ def begin(
     config = replace(config, batch=batch, seq=seq, shards=shards_for(batch, threads))
     check_memory(shape, config, len(corpus.ids), corpus.mapped, val_chars=corpus.held_out_chars)
     init_seed, batch_seed, dropout_seed = np.random.SeedSequence(config.seed).spawn(3)
-    params = model.init(
-        shape, np.random.default_rng(init_seed), out_b=log_frequencies(train_ids, len(corpus.vocabulary))
-    )
+    out_b = log_frequencies(train_ids, len(corpus.vocabulary)) if pretrained is None else None
+    params = model.init(shape, np.random.default_rng(init_seed), out_b=out_b)
     if pretrained is not None:
         known = corpus.vocabulary.encode(pretrained.model.vocabulary.characters)
         growth.load_pretrained(params, shape, pretrained.model.params, known)

@@ -251,7 +251,7 @@ def main() -> None:
             bad += sum("!" in shown for shown in cells)
             tried += sum(shown != "" for shown in cells)
             print(f"{row:20}" + "".join(f"{shown:>20}" for shown in cells), flush=True)
-    print(f"{tried} of {len(ROWS)} uses of a file x {len(KINDS)} kinds: {bad} broke a promise")
+    print(f"{len(ROWS)} uses of a file x {len(KINDS)} kinds, {tried} of them tried: {bad} broke a promise")
     sys.exit(bad > 0)
 
 
