@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,13 +112,19 @@ app = typer.Typer(
 )
 
 
+@cache
+def _program() -> Any:
+    """Return the commands, built from their functions once a process."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status; every error becomes one sentence on stderr."""
     _reopen_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may have characters that stdout can't encode
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        result = app(argv, standalone_mode=False, prog_name="charlstm")
+        result = _program()(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
     except CharlstmError as error:
         return _fail(hints.spell(str(error)), error.exit_status)

@@ -20,6 +20,8 @@ BOOL = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": F
 def quicken(params: Iterable[Any]) -> None:
     """Let parameters convert plain values directly; if a version of Typer is built differently, they stay as they are."""
     for param in params:
+        if "get_runtime_param" in vars(param):  # by an earlier call in this process
+            continue
         build: Any = getattr(param, "get_runtime_param", None)
         descriptor: Any = getattr(param, "type_descriptor", None)
         if build is not None and hasattr(descriptor, "annotation") and hasattr(descriptor, "parameter_info"):
