@@ -48,7 +48,7 @@ if name == "charlstm":
         for place, word in enumerate(words[:-1]):
             if word == option and not 0 < float(words[place + 1]) < float(most):
                 words[place + 1] = most
-    minutes = os.environ.get("STAND_IN_MINUTES", "0.01")
+    minutes = os.environ.get("STAND_IN_MINUTES", "0.004")
     cut("--minutes", minutes), cut("--epochs", "0.01"), cut("--steps", "20")
     if words[:1] == ["sample"]:
         cut("--length", "300")

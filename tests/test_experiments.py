@@ -20,8 +20,8 @@ pytestmark = [slow, pytest.mark.skipif(sys.platform == "win32", reason="they are
         (("texts", "--files", "80", "--seed", "5"), "80 texts"),
         (("cron", "--times", "2", "--steps", "100"), "2 jobs, one after the other: 0 things went wrong"),
         pytest.param(
-            ("ranks", "--jobs", "2", "--ranks", "2"),
-            "2, continued by the same command",
+            ("ranks", "--jobs", "1", "--ranks", "2"),
+            "1, continued by the same command",
             marks=pytest.mark.skipif(mpi.mpirun() is None, reason="no mpi4py, or no mpirun"),
         ),
         (("hostile", "--files", "25", "--commands", "3"), "25 files"),

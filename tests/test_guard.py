@@ -224,9 +224,9 @@ def poison_gradient(_: TrainState, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "poison", [poison_weights, *(pytest.param(p, marks=slow) for p in (poison_slots, poison_state, poison_gradient))]
 )
-@pytest.mark.parametrize("at", sweep([1, 130, 500], 130))
+@pytest.mark.parametrize("at", sweep([1, 130, 250], 130))
 def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison, at: int) -> None:
-    run, *ids = begin(text)
+    run, *ids = begin(text, steps=300)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         for event in loop.train(run, *ids):
@@ -236,7 +236,7 @@ def test_a_nan_put_in_by_hand_is_recovered_from_once(text: Path, poison: Poison,
     kinds = [type(event) for event in seen if isinstance(event, (events.Diverged, events.Recovered))]
     assert kinds == [events.Diverged, events.Recovered]
     assert is_finite(run)
-    assert run.step == 600
+    assert run.step == 300
 
 
 @slow
@@ -245,7 +245,7 @@ def test_a_nan_put_in_by_hand_costs_at_most_two_percent(folder: Path) -> None:
     text = folder / "fables.txt"
     text.write_text((ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8")[:20_000], encoding="utf-8")
     costs = []
-    for seed in range(1, 5):
+    for seed in (1, 2):
         best = []
         for at in (0, 1, 130, 500):  # 0 never comes
             run, *ids = begin(text, seed=seed)

@@ -216,8 +216,8 @@ def test_divergence_beyond_recovery_has_status_three(text: Path) -> None:
 
 @slow
 @needs_mpi
-@pytest.mark.parametrize("ranks", [4, 8])
-def test_more_ranks_than_cores_are_exact_too(text: Path, ranks: int) -> None:
+def test_more_ranks_than_cores_are_exact_too(text: Path) -> None:
+    ranks = 8
     command = ("train", text, "--steps", 30, "--eval-every", 10, *SMALL, "--batch", 64)
     assert local(*command, shards=ranks).status == 0
     expected = taken()
@@ -229,7 +229,7 @@ def test_more_ranks_than_cores_are_exact_too(text: Path, ranks: int) -> None:
 
 @slow
 @needs_mpi
-@pytest.mark.parametrize(("ranks", "hosts"), [(2, 2), (4, 2), (6, 3)])
+@pytest.mark.parametrize(("ranks", "hosts"), [(2, 2), (6, 3)])
 def test_several_hosts_are_exact_on_repetition_and_resumed(text: Path, ranks: int, hosts: int) -> None:
     command = ("train", text, "--steps", 160, "--eval-every", 40, *SMALL, "--batch", 48)
     run = []
@@ -283,8 +283,8 @@ def test_a_run_is_shown_saved_and_stopped_only_where_all_hosts_agree(
 
 @slow
 @needs_mpi
-@pytest.mark.parametrize(("ranks", "hosts"), [(3, 2), (4, 2)])
-def test_hosts_with_steps_of_their_own_are_exact_on_repetition_and_resumed(text: Path, ranks: int, hosts: int) -> None:
+def test_hosts_with_steps_of_their_own_are_exact_on_repetition_and_resumed(text: Path) -> None:
+    ranks, hosts = 3, 2
     command = ("train", text, "--steps", 240, "--eval-every", 25, *SMALL, "--batch", 48, "--sync-every", 4)
     run = []
     for _ in range(2):
@@ -444,8 +444,7 @@ def test_other_numbers_of_ranks_continue_and_say_whether_exactly(text: Path) -> 
 
 @slow
 @needs_mpi
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("dying", [0, 1, -1])
+@pytest.mark.parametrize(("ranks", "dying"), [(2, 0), (2, 1), (4, -1)])
 def test_when_a_rank_dies_the_job_ends_and_the_same_command_continues(text: Path, ranks: int, dying: int) -> None:
     command = ("train", text, "--steps", 240, "--eval-every", 60, *SMALL, "--batch", 32, "--if-exists", "resume")
     assert local(*command, shards=ranks).status == 0
@@ -519,8 +518,9 @@ def test_a_second_job_is_refused(text: Path) -> None:
 @slow
 @needs_mpi
 def test_what_rank_0_refuses_ends_all(text: Path) -> None:
-    assert "no text" in sentence(job("train", "nowhere.txt"))
-    assert job("train", "nowhere.txt").status == 2
+    done = job("train", "nowhere.txt")
+    assert "no text" in sentence(done)
+    assert done.status == 2
     assert job("resume", "nothing").status == 2
     assert job("train", "--hidden", "many").status == 2
 
@@ -580,12 +580,12 @@ def test_the_ranks_write_the_texts_that_one_process_writes(
 
 @slow
 @needs_mpi
-@pytest.mark.parametrize("chars", [300_000, 40_000_000])
+@pytest.mark.parametrize("chars", [100_000, 40_000_000])
 def test_the_ranks_evaluate_as_one_process_does(folder: Path, charlstm: Callable[..., Result], chars: int) -> None:
     text = Path("long.txt")  # the longer one is in a cache, and only rank 0 has it
     fables = (ROOT / "corpora" / "fables.txt").read_text(encoding="utf-8")
     text.write_text((fables * (1 + chars // len(fables)))[:chars], encoding="utf-8")
-    command = ("eval", "fables", text, "--limit", 300_000, "--json", "--cache", "cache")
+    command = ("eval", "fables", text, "--limit", 100_000, "--json", "--cache", "cache")
     alone = json.loads(charlstm(*command).out)
     done = job(*command)
     assert done.status == 0, done.err

@@ -24,16 +24,21 @@ from tests.experiments.pack import pack
 FEW = ("--steps", "2", "--batch", "4", "--seq", "10", "--preview-every", "0")
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 24 cells that has learned the verses."""
+    folder = tmp_path_factory.mktemp("learned")
+    (folder / "base.txt").write_text(VERSES * 20, encoding="utf-8")
+    options = {"hidden": 24, "layers": 1, "dropout": 0, "batch": 4, "seq": 10, "init_from": "none"}
+    list(api.train(folder / "base.txt", steps=300, checkpoints=folder, preview_every_s=0, **options))
+    return folder / "base.best.npz"
+
+
 @pytest.fixture
-def base(charlstm: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A base that has learned the verses, in float16 as the shipped one is."""
-    Path("base.txt").write_text(VERSES * 20, encoding="utf-8")
-    assert (
-        charlstm("train", "base.txt", "--steps", 300, *SMALL, "--hidden", "24", "--checkpoints", "elsewhere").status
-        == 0
-    )
+def base(learned: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That model in the place of the shipped one, in float16 as that is."""
     path = folder / "english.npz"
-    pack(folder / "elsewhere" / "base.best.npz", path)
+    pack(learned, path)
     monkeypatch.setattr(pretrained, "bundled_path", lambda _, name: folder / name)
     return path
 
@@ -173,8 +178,8 @@ def test_without_a_budget_trained_weights_get_less_time(
     assert default_budget(2_000_000, pretrained=True)[0] == DEFAULT_MINUTES  # less would be the first epochs alone
 
 
-def test_the_base_is_half_as_large_and_nearly_the_same(base: Path, folder: Path) -> None:
-    whole = checkpoint.load(folder / "elsewhere" / "base.best.npz")
+def test_the_base_is_half_as_large_and_nearly_the_same(base: Path, learned: Path) -> None:
+    whole = checkpoint.load(learned)
     half = checkpoint.load(base)
     for name, p in whole.char_model.params.items():
         assert half.char_model.params[name].dtype == np.float32
