@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from charlstm.nn import lstm
+from charlstm.nn import layout, lstm
 from charlstm.nn.tape import Tape
 from tests import oracle
 from tests.gradient_check import check_all
@@ -88,6 +88,22 @@ def test_gradients_of_carried_chunks_add_up_to_those_of_the_whole() -> None:
         np.testing.assert_allclose(total[name], g, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(d_h, d_h0, rtol=1e-12)
     np.testing.assert_allclose(d_c, d_c0, rtol=1e-12)
+
+
+def test_a_product_in_pieces_gives_what_a_whole_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two is computed depends on the processor."""
+    H, rng, found = 128, np.random.default_rng(0), []
+    params, zero = lstm.init(rng, D, H, np.float64, multiplicative=True), np.zeros((N, H))
+    x, v_y = rng.standard_normal((T, N, D)), rng.standard_normal((T, N, H))
+    for small_kernels, pieces in ((True, 2), (False, 1)):
+        monkeypatch.setattr(layout, "SMALL_KERNELS", small_kernels)
+        assert layout.blocks(N, H, H) == pieces
+        tape = Tape(D, H, T, N, np.float64, multiplicative=True)
+        y, *_ = lstm.forward(params, x, zero, zero, tape)
+        grads, *_ = lstm.backward(params, v_y, zero, zero, tape)
+        found.append(grads | {"y": y})
+    for name, expected in found[0].items():
+        np.testing.assert_allclose(found[1][name], expected, rtol=1e-10, atol=1e-12, err_msg=name)
 
 
 def test_inputs_of_a_thousand_stay_finite_and_raise_no_warning() -> None:

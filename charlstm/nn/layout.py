@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 SMALL_PRODUCT = 1_000_000
 """OpenBLAS skips packing its operands if rows * inner * columns is at most this (its AVX-512 kernels for small matrices). Cutting
 the recurrent product into pieces of this size reduces its time by a third to a half."""
+_SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {})
+SMALL_KERNELS = not {"X86_V4", "AVX512_SKX"} & set(_SIMD.get("not found", ()))
+"""Whether OpenBLAS may have such kernels: not where NumPy looked for AVX-512, by its new or its old name, and did not find it. There a
+whole product takes less time than its pieces."""
 BLOCK_WIDTH = 64
 """Maximum number of columns in such a piece: its weights then stay in the L1 cache from row to row."""
 PADDING = 16
@@ -38,8 +42,8 @@ def by_gate(weights: Array) -> Array:
 def product_blocks(weights: Array, N: int) -> Array:
     """Cut the right operand (4, K, H) of a product with N rows into q pieces, each a `SMALL_PRODUCT`: (4, q, K, H/q).
 
-    q is 1 if H has no suitable divisor, or if the pieces would be too narrow to pay off. For a single row the gates are put side by
-    side instead: (K, 4H), for a product of a vector with one matrix.
+    q is 1 without `SMALL_KERNELS`, if H has no suitable divisor, or if the pieces would be too narrow to pay off. For a single row the
+    gates are put side by side instead: (K, 4H), for a product of a vector with one matrix.
     """
     _, K, H = weights.shape
     if N == 1:
@@ -49,6 +53,8 @@ def product_blocks(weights: Array, N: int) -> Array:
 
 def blocks(N: int, K: int, H: int) -> int:
     """The number of pieces of equal width for a product (N, K) @ (K, H); see `product_blocks`."""
+    if not SMALL_KERNELS:
+        return 1
     widest = min(BLOCK_WIDTH, SMALL_PRODUCT // (N * K))
     return next((q for q in range(1, H // 16 + 1) if H % q == 0 and H // q <= widest), 1)
 

@@ -72,6 +72,7 @@ FAULTS = (
     fault("gradient of U takes h of its own step", "nn/lstm.py", "lstm", "tape.m.reshape(T * N, H)", "tape.h[1:].reshape(T * N, H)"),
     fault("no gradient through the scale of h", "nn/lstm.py", "lstm", "np.multiply(dm, s, out=dh)", "np.copyto(dh, dm)"),
     fault("sampling without M", "nn/stepper.py", "model", "np.multiply(first.h, self.scales[chosen], out=self.scaled)", "np.copyto(self.scaled, first.h)"),
+    fault("products in pieces where they should be whole", "nn/layout.py", "lstm", "if not SMALL_KERNELS", "if SMALL_KERNELS"),
     fault("gradient of b is a mean", "nn/lstm.py", "lstm", "np.add.reduce(dz, axis=1, out=d_b)", "np.mean(dz, axis=1, out=d_b)"),
     fault("gradient of x leaves a gate out", "nn/lstm.py", "lstm", "zip(dz[1:], W[1:], strict=True)", "zip(dz[2:], W[2:], strict=True)"),
     fault("forget bias on the input gate", "nn/lstm.py", "lstm", "b[H : 2 * H] = FORGET_BIAS", "b[:H] = FORGET_BIAS"),
