@@ -211,23 +211,22 @@ def test_the_page_chooses_characters_as_python_does(name: str, show: Callable[..
     run = RUNS[name]
     page = show(run.page(), "#length=1")
     rng = np.random.default_rng(4)
-    length = 500 if len(run.characters) < 1000 else 200
     same = 0
     for seed, (temperature, top_p) in enumerate([(0.5, 1.0), (0.8, 0.95), (1.0, 1.0), (1.0, 0.5), (1.7, 0.9)], 7):
         prompt = "".join(rng.choice(list(run.characters), 12))
-        expected, p, margins = sampled(run, SampleConfig(temperature, top_p=top_p, prompt=prompt, length=length), seed)
+        expected, p, margins = sampled(run, SampleConfig(temperature, top_p=top_p, prompt=prompt, length=500), seed)
         settings = {"temperature": temperature, "topP": top_p}
         found = page.run(f"charlstm.predict({json.dumps(prompt)}, {json.dumps(settings)}).then((p) => [...p])")
         assert np.abs(np.array(found) - p).max() < 1e-4
-        settings |= {"prompt": prompt, "length": length, "seed": seed}
+        settings |= {"prompt": prompt, "length": 500, "seed": seed}
         made = page.run(f"charlstm.generate({json.dumps(settings)})")
-        alike = next((k for k, pair in enumerate(zip(made, expected, strict=True)) if len(set(pair)) > 1), length)
-        assert alike == length or margins[alike] < 1e-5, "more than rounding"
+        alike = next((k for k, pair in enumerate(zip(made, expected, strict=True)) if len(set(pair)) > 1), 500)
+        assert alike == 500 or margins[alike] < 1e-5, "more than rounding"
         same += alike
         if run.line_chars and (temperature, top_p) != (1, 1):
             lines = expected.split("\n")[1:-1]
             assert max(map(len, lines)) < 2 * LINE_CHARS[-1]
-    assert same > 3 * length
+    assert same > 1500
     assert page.complaints() == []
 
 
