@@ -113,8 +113,8 @@ app = typer.Typer(
 
 
 @cache
-def _program() -> Any:
-    """Return the commands, built from their functions once a process."""
+def _build() -> Any:
+    """Build the commands from their functions, once per process."""
     return typer.main.get_command(app)
 
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name may have characters that stdout can't encode
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        result = _program()(argv, standalone_mode=False, prog_name="charlstm")
+        result = _build()(argv, standalone_mode=False, prog_name="charlstm")
         return result if isinstance(result, int) else 0
     except CharlstmError as error:
         return _fail(hints.spell(str(error)), error.exit_status)
