@@ -17,8 +17,8 @@ SMALL_PRODUCT = 1_000_000
 the recurrent product into pieces of this size reduces its time by a third to a half."""
 _SIMD = np.show_config(mode="dicts").get("SIMD Extensions", {})
 SMALL_KERNELS = not {"X86_V4", "AVX512_SKX"} & set(_SIMD.get("not found", ()))
-"""Whether OpenBLAS may have such kernels: not where NumPy looked for AVX-512, by its new or its old name, and did not find it. There a
-whole product takes less time than its pieces."""
+"""Whether OpenBLAS may have such kernels: not where NumPy looked for AVX-512, by its new or its old name, and did not find it.
+Without them a whole product takes less time than its pieces."""
 BLOCK_WIDTH = 64
 """Maximum number of columns in such a piece: its weights then stay in the L1 cache from row to row."""
 PADDING = 16
