@@ -57,7 +57,7 @@ class Recipe:
     decay_power: float = 0.0  # decay in proportion to (lr / peak) ** power
     orthogonal: float = 0.0  # draw every gate of U orthogonal, times this
     gates: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # factors on Muon's rate for i, f, o, g
-    rates: dict[str, float] = field(default_factory=dict)  # factors on Muon's rate, by parameter
+    rates: dict[str, float] = field(default_factory=dict)  # factors on the rate, by parameter
     every: int = 1  # the hidden matrices change at one step in this many, by as many times as much
     rows: bool = False  # every row of Muon's change has length 1
     residual: bool = False  # layers above the first add their input to their output
@@ -92,13 +92,17 @@ class Recipe:
         self.averages = [{name: p.copy() for name, p in run.params.items()} for _ in self.ema]
 
     def muon_by_gate(self, params: Arrays, grads: Arrays, slots: Arrays, lr: float, t: int, pool: Any = None) -> float:
-        """Muon, with a rate of its own for each gate of the hidden matrices, at this step."""
+        """Muon, with a rate of its own for each gate of the hidden matrices and for each of `rates`, at this step."""
         now = self.every if (t - 1) % self.every == 0 else 0
-        before = {name: params[name].copy() for name in self.hidden}
+        before = {name: params[name].copy() for name in {*self.hidden, *self.rates}}
         update = optim.muon(params, grads, slots, lr, t, pool)
         for name, old in before.items():
-            for gate, old_gate, factor in zip(np.split(params[name], 4), np.split(old, 4), self.gates, strict=True):
-                gate += (now * factor * self.rates.get(name, 1.0) - 1) * (gate - old_gate)
+            p, factor = params[name], self.rates.get(name, 1.0)
+            if name not in self.hidden:
+                p += (factor - 1) * (p - old)
+                continue
+            for gate, old_gate, of_gate in zip(np.split(p, 4), np.split(old, 4), self.gates, strict=True):
+                gate += (now * of_gate * factor - 1) * (gate - old_gate)
         return update
 
     def after(self, run: state.TrainState, lr: float) -> None:
@@ -150,11 +154,12 @@ def parse(variant: str) -> dict[str, Any]:
     for word in variant.split():
         name, _, value = word.partition("=")
         module, _, constant = name.rpartition(".")
-        known = (
-            hasattr(MODULES.get(module, Recipe), constant)
-            if module
-            else name in (*TrainConfig.__dataclass_fields__, "base")
-        )
+        if module == "recipe":
+            known = constant in Recipe.__dataclass_fields__
+        elif module:
+            known = hasattr(MODULES.get(module), constant)
+        else:
+            known = name in (*TrainConfig.__dataclass_fields__, "base")
         if not known:
             raise SystemExit(f"{name} is no setting of TrainConfig or Recipe, and no constant of {', '.join(MODULES)}")
         found[name] = ast.literal_eval(value)
