@@ -91,6 +91,17 @@ def test_muon_equals_its_formula_gate_by_gate_and_is_adam_for_what_is_not_hidden
     np.testing.assert_array_equal(params["layer1.b"], rest["layer1.b"])
 
 
+@pytest.mark.parametrize("name", optim.OUTPUTS)
+@pytest.mark.parametrize(("cells", "share"), [(optim.OUTPUT_CELLS // 2, 1), (2 * optim.OUTPUT_CELLS, 1 / 2)])
+def test_beside_muon_the_output_moves_less_the_more_cells_it_sums_over(name: str, cells: int, share: float) -> None:
+    params = {name: np.zeros((3, cells)), "layer1.b": np.zeros(4)}
+    slots = optim.empty_slots("muon", params)
+    optim.muon(params, {key: np.ones_like(p) for key, p in params.items()}, slots, 0.01, 1)
+    rate = 0.01 * optim.MUON_ADAM_RATE  # Adam's first step moves every weight by its rate
+    np.testing.assert_allclose(params["layer1.b"], -rate, rtol=1e-6)
+    np.testing.assert_allclose(params[name], -rate * share, rtol=1e-6)
+
+
 def test_muon_makes_blocks_of_rows_orthogonal_and_no_block_spans_two_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "MUON_ROWS", 2)  # gates of 5 rows: 2, 2 and 1
     p, g = np.zeros((20, 6)), np.random.default_rng(0).standard_normal((20, 6))

@@ -89,6 +89,7 @@ FAULTS = (
     fault("clipping without the norm", "nn/optim.py", "optim", "g *= limit / before", "g *= limit"),
     fault("Adam without bias correction", "nn/optim.py", "optim", "rate = lr / (1 - ADAM_BETA1**t)", "rate = lr"),
     fault("Muon without lookahead", "nn/optim.py", "optim", "g += MUON_MOMENTUM * m", "g += 0 * m"),
+    fault("the output at the rate of the biases", "nn/optim.py", "optim", "min(1.0, OUTPUT_CELLS / p.shape[1])", "1.0"),
     fault("SGD reports twice its update norm", "nn/optim.py", "optim", "return lr * norm(grads)", "return 2 * lr * norm(grads)"),
     fault("RMSProp reports the norm of its gradient", "nn/optim.py", "optim", "squares += _square(change)", "squares += _square(g)"),
     fault("top-k off by one", "nn/decoding.py", "choose", "[: top_k or V]", "[: top_k + 1 if top_k else V]"),
