@@ -38,6 +38,16 @@ def test_more_time_gives_a_larger_model() -> None:
     assert len(set(sizes)) >= 3
 
 
+def test_more_than_256_cells_need_fewer_characters_per_parameter_of_a_text_that_is_read_twice() -> None:
+    def chosen(cells: int, chars_per_parameter: float, chars: int = 10**6) -> int:
+        steps = int(chars_per_parameter * autoconfig.weights(1, cells, 65) / 2048)
+        return int(choose(chars, 65, Budget(steps=steps), {}, 2).settings["hidden"])
+
+    assert [chosen(256, 4.9, 5 * 10**5), chosen(256, 5.1, 5 * 10**5)] == [192, 256]
+    assert [chosen(384, 2.9), chosen(384, 3.1)] == [256, 384]
+    assert [chosen(384, 4.9, 2 * 10**6), chosen(384, 5.1, 2 * 10**6)] == [256, 384]  # not read twice
+
+
 def test_a_small_text_gets_a_small_model_however_long_it_is_trained() -> None:
     assert size(3000, Budget(minutes=600)) == autoconfig.parameters(*autoconfig.SIZES[0], 65)
     assert size(200_000, Budget(minutes=600)) < 1.5 * 200_000 < size(10**6, Budget(minutes=600))

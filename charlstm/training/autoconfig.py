@@ -29,6 +29,9 @@ DEEPER_FROM = 5.0
 """Number of weighted epochs (see `Reach.weighted_epochs`) from which a two-layer model is better."""
 CHARS_PER_PARAMETER, PRETRAINED_CHARS_PER_PARAMETER = 5.0, 3.0
 """Characters that training must read per parameter for a larger model to be worth it; the second, if it starts from pretrained weights."""
+REPEATS, REPEATED_CHARS_PER_PARAMETER, FEW_CELLS = 2.0, 3.0, 256
+"""Epochs from which this many characters per parameter are enough for more than so many cells: a smaller model would read the text more
+often, and a text teaches less every time."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
@@ -197,9 +200,12 @@ def _size(reach: Reach, overrides: dict[str, Any], least: ModelSize | None) -> t
         ladder = [first, *(size for size in ladder if size != first and _holds(size, least))]
     sizes = [size for size in ladder if overrides.get("hidden", size[1]) == size[1]]
     sizes = sizes or [(overrides.get("layers", least.layers if least else 1), overrides["hidden"])]
-    best, needed = sizes[0], PRETRAINED_CHARS_PER_PARAMETER if least else CHARS_PER_PARAMETER
+    best = sizes[0]
     for larger in sizes[1:]:
         size = weights(*larger, reach.V)
+        repeated = larger[1] > FEW_CELLS and reach.epochs(*larger) >= REPEATS
+        needed = REPEATED_CHARS_PER_PARAMETER if repeated else CHARS_PER_PARAMETER
+        needed = PRETRAINED_CHARS_PER_PARAMETER if least else needed
         if reach.affordable(*larger) >= needed * size and size <= PARAMETERS_PER_CHAR * reach.chars:
             best = larger
     if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
