@@ -26,8 +26,8 @@ MUON_MOMENTUM = 0.95
 MUON_ADAM_RATE = 2.0
 """Muon updates the other parameters by Adam, at this multiple of the learning rate."""
 OUTPUTS, OUTPUT_CELLS = ("out.W", "out.P"), 192
-"""Those of these matrices have that rate for up to so many cells, and above it in inverse proportion to their number. Every logit sums
-over all cells, and Adam changes each weight by about as much, so more cells would change a logit more (Yang et al. 2022)."""
+"""The output's matrix has that rate for up to `OUTPUT_CELLS` cells, and for more of them a rate in inverse proportion to their number:
+a logit sums over all cells, and Adam changes every weight by about as much (Yang et al. 2022)."""
 MUON_ROWS = 64
 """Maximum number of rows that Muon makes orthogonal to each other. Against whole gates this is five to eight times as fast at 256 and
 512 units, and models learn a little more per step."""

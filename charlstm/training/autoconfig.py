@@ -30,8 +30,8 @@ DEEPER_FROM = 5.0
 CHARS_PER_PARAMETER, PRETRAINED_CHARS_PER_PARAMETER = 5.0, 3.0
 """Characters that training must read per parameter for a larger model to be worth it; the second, if it starts from pretrained weights."""
 REPEATS, REPEATED_CHARS_PER_PARAMETER, FEW_CELLS = 2.0, 3.0, 256
-"""Epochs from which this many characters per parameter are enough for more than so many cells: a smaller model would read the text more
-often, and a text teaches less every time."""
+"""A model of more than `FEW_CELLS` cells that reads the text `REPEATS` times needs this many: a smaller one would read the text more
+often in that time, and a text teaches less every time."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
@@ -203,15 +203,20 @@ def _size(reach: Reach, overrides: dict[str, Any], least: ModelSize | None) -> t
     best = sizes[0]
     for larger in sizes[1:]:
         size = weights(*larger, reach.V)
-        repeated = larger[1] > FEW_CELLS and reach.epochs(*larger) >= REPEATS
-        needed = REPEATED_CHARS_PER_PARAMETER if repeated else CHARS_PER_PARAMETER
-        needed = PRETRAINED_CHARS_PER_PARAMETER if least else needed
+        needed = _chars_per_parameter(*larger, reach, pretrained=least is not None)
         if reach.affordable(*larger) >= needed * size and size <= PARAMETERS_PER_CHAR * reach.chars:
             best = larger
     if not {"layers", "hidden"} & overrides.keys() and reach.weighted_epochs(*best) >= DEEPER_FROM:
         deeper = DEEPER.get(best, best)
         best = deeper if _holds(deeper, least) else best
     return best
+
+
+def _chars_per_parameter(layers: int, hidden: int, reach: Reach, *, pretrained: bool) -> float:
+    if pretrained:
+        return PRETRAINED_CHARS_PER_PARAMETER
+    repeated = hidden > FEW_CELLS and reach.epochs(layers, hidden) >= REPEATS
+    return REPEATED_CHARS_PER_PARAMETER if repeated else CHARS_PER_PARAMETER
 
 
 def _holds(size: tuple[int, int], least: ModelSize | None) -> bool:

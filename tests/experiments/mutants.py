@@ -136,7 +136,7 @@ FAULTS = (
     fault("default limit in epochs ignored", "training/budget.py", "training", "last = min(last, max(", "last = max(last, max("),
     fault("first steps decide nothing", "training/pace.py", "choice", "least, flops)", "least)"),
     fault("the base for any text", "training/autoconfig.py", "pretrained", ">= ENOUGH_CHARS", "< 0"),
-    fault("few characters per parameter of a text that is read once", "training/autoconfig.py", "choice", "and reach.epochs(*larger) >= REPEATS", ""),
+    fault("few characters per parameter of a text that is read once", "training/autoconfig.py", "choice", "and reach.epochs(layers, hidden) >= REPEATS", ""),
     fault("large models for short texts", "training/autoconfig.py", "choice", "* size and size <=", "* size or size <="),
     fault("cell state of a shard lost", "training/data_parallel.py", "workers", "= after.h, after.c", "= after.h, after.h"),
     fault("dead worker believed", "training/data_parallel.py", "workers", "return bool(self.connection.recv(1))", "return self.connection.recv(1) is not None"),
