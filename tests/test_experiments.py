@@ -25,6 +25,10 @@ pytestmark = [slow, pytest.mark.skipif(sys.platform == "win32", reason="they are
             marks=pytest.mark.skipif(mpi.mpirun() is None, reason="no mpi4py, or no mpirun"),
         ),
         (("hostile", "--files", "25", "--commands", "3"), "25 files"),
+        (
+            ("variants", "corpora/fables.txt", "hidden=8 recipe.rates={'out.W':0.5,'layer1.U':2}", "--steps", "2"),
+            "| `hidden=8 recipe.rates={'out.W':0.5,'layer1.U':2}` | **",
+        ),
     ],
 )
 def test_an_experiment_in_small_shows_what_it_is_to_show(words: tuple[str, ...], expected: str) -> None:
