@@ -30,8 +30,8 @@ DEEPER_FROM = 5.0
 CHARS_PER_PARAMETER, PRETRAINED_CHARS_PER_PARAMETER = 5.0, 3.0
 """Characters that training must read per parameter for a larger model to be worth it; the second, if it starts from pretrained weights."""
 REPEATS, REPEATED_CHARS_PER_PARAMETER, FEW_CELLS = 2.0, 3.0, 256
-"""A model of more than `FEW_CELLS` cells that reads the text `REPEATS` times needs this many: a smaller one would read the text more
-often in that time, and a text teaches less every time."""
+"""A model of more than `FEW_CELLS` cells that reads the text at least `REPEATS` times needs `REPEATED_CHARS_PER_PARAMETER`: in the same
+time a smaller one would read the text more often, and a text teaches less every time."""
 PARAMETERS_PER_CHAR = 1.5
 """Maximum number of parameters per character of text; a larger model only memorizes the text."""
 DROPOUT = ((3.0, 0.0), (5.0, 0.15), (8.0, 0.2), (11.0, 0.25), (60.0, 0.3), (math.inf, 0.5))
