@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from charlstm.nn.threads import ThreadPool
 from charlstm.storage import checkpoint
 from charlstm.training.control import Clock
 from tests.conftest import SMALL, Result, slow, spawn, sweep, wait_for
@@ -96,6 +97,13 @@ def test_the_clock_leaves_out_what_has_gone_since_it_was_read(monkeypatch: pytes
     assert clock() == 101
     clock.resume()  # at 150
     assert (clock(), clock()) == (102, 103)
+
+
+def test_only_the_main_thread_is_sent_signals() -> None:
+    """Another one that is sent SIGCONT may not tell the main thread before that has read the clock."""
+    with ThreadPool(2) as pool:
+        main, other = pool.map(lambda _: signal.pthread_sigmask(signal.SIG_BLOCK, []), 2)
+    assert {signal.SIGCONT, signal.SIGTERM, signal.SIGINT} <= other - main
 
 
 # -- an end

@@ -6,6 +6,7 @@ The split determines the rounding, so it is a setting of the run. The number of 
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -45,7 +46,8 @@ class ThreadPool:
     def __post_init__(self) -> None:
         from concurrent.futures import ThreadPoolExecutor  # slow to import, and `sample` needs none
 
-        self.executor = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="charlstm")
+        others = max(1, self.threads - 1)
+        self.executor = ThreadPoolExecutor(others, thread_name_prefix="charlstm", initializer=leave_signals)
 
     def __enter__(self) -> ThreadPool:
         return self
@@ -77,3 +79,12 @@ def _without_warnings(job: Callable[[int], T], k: int) -> T:
     """Run a job with NumPy's warnings off: callers check results for overflow, and the setting is per thread."""
     with np.errstate(all="ignore"):
         return job(k)
+
+
+def leave_signals() -> None:
+    """Block all signals in this thread, so that the system delivers them to the main thread, where Python handles them.
+
+    If another thread gets SIGCONT, the main thread can run on before it knows that the process was suspended.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from charlstm.nn.threads import leave_signals
+
 BEAT_S = 1.0
 """Seconds between two bytes."""
 SILENCE_S = 7.0
@@ -106,6 +108,7 @@ class Liveness:
                     pass
 
     def _watch(self) -> None:
+        leave_signals()
         silent_s = dict.fromkeys(self.names, 0.0)
         sentences: dict[socket.socket, bytes] = {}
         before = beat = time.monotonic()

@@ -142,6 +142,7 @@ FAULTS = (
     fault("dead worker believed", "training/data_parallel.py", "workers", "return bool(self.connection.recv(1))", "return self.connection.recv(1) is not None"),
     fault("preview draws from the run's generator", "training/preview.py", "preview training", "np.random.default_rng(run.config.seed)", "run.batch_rng"),
     fault("suspended time counted", "training/control.py", "signals", "self.left_out_s += self.read_s - before_s", "self.left_out_s += 0"),
+    fault("other threads get signals", "nn/threads.py", "signals", ", initializer=leave_signals)", ")"),
     fault("overfitting not noticed", "training/advice.py", "training", "if val > best + OVERFIT_NATS:", "if val < best - OVERFIT_NATS:"),
     # -- storage
     fault("file not flushed to disk", "storage/atomic.py", "faults", "os.fsync(file.fileno())", "file.fileno()"),
