@@ -139,6 +139,24 @@ def test_a_bundled_model_is_not_resumed(charlstm: Program, folder: Path, name: s
     assert f"'charlstm train TEXT --init-from {name}'" in charlstm("resume", name).sentence
 
 
+def test_in_a_clone_the_bundled_models_are_no_runs_of_its_user(
+    charlstm: Program, copy_run: Callable[..., None]
+) -> None:
+    PLACE.mkdir(exist_ok=True)
+    for name in ("fables.npz", "english.npz"):
+        (PLACE / name).symlink_to(ROOT / "checkpoints" / name)
+    assert "from fables," in charlstm("sample", "-l", 5).err
+    assert "there is no run in checkpoints yet" in charlstm("resume").sentence
+    assert "'charlstm train TEXT --init-from english'" in charlstm("resume", "english").sentence
+    assert "is bundled" in charlstm("runs", "fables", "--remove").sentence
+    copy_run(5)
+    for path in PLACE.glob("verses*"):
+        os.utime(path, (0, 0))  # older than they are
+    assert "from verses," in charlstm("sample", "-l", 5).err
+    assert charlstm("resume", "--steps", 6).status == 0
+    assert [line.split()[0] for line in charlstm("runs").out.splitlines()[1:]] == ["verses", "fables", "english"]
+
+
 def test_a_damaged_run_names_its_file_that_is_whole(charlstm: Program, copy_run: Callable[..., None]) -> None:
     copy_run(60)
     whole = (PLACE / "verses.npz").read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from charlstm.errors import LockedError, SaveError, UsageError
 from charlstm.storage.lock import Lock, trainer_of
-from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, is_bundled
 
 
 def remove_run(name: str, folder: Path) -> list[Path]:
@@ -83,4 +83,4 @@ def _checkpoints(name: str, folder: Path) -> list[Path]:
     if "/" in name:
         return []
     files = RunFiles.named(name, folder)
-    return [path for path in (files.best, files.latest) if path.is_file()]
+    return [path for path in (files.best, files.latest) if path.is_file() and not is_bundled(path)]

@@ -69,16 +69,17 @@ def obstacle(path: Path) -> str | None:
 
 
 def run_names(folder: Path) -> list[str]:
-    """Return the names of the runs in a checkpoint folder, newest first, with the bundled model last."""
+    """Return the names of the runs in a checkpoint folder, newest first, with the bundled models last."""
     return list_runs(folder)[0]
 
 
 def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
-    """Return the names of the runs in a checkpoint folder, newest first, with the bundled model last; and what else is named so.
+    """Return the names of the runs in a checkpoint folder, newest first, with the bundled models last; and what else is named so.
 
     A directory, a FIFO or a dangling link whose name ends in .npz is not a run: the second result says what each is.
     """
     changed: dict[str, float] = {}
+    own: set[str] = set()
     skipped: dict[Path, str] = {}
     for entry in os.scandir(folder) if folder.is_dir() else ():
         if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
@@ -94,7 +95,18 @@ def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
             continue
         name = RunFiles.of(path).name
         changed[name] = max(changed.get(name, 0.0), status.st_mtime)
-    return sorted(changed, key=lambda name: (name != BUILT_IN, changed[name]), reverse=True), skipped
+        own |= set() if is_bundled(path) else {name}
+    return sorted(changed, key=lambda name: (name in own, name == BUILT_IN, changed[name]), reverse=True), skipped
+
+
+def is_bundled(path: Path) -> bool:
+    """Return whether a file is a bundled model itself, as in a clone of the project."""
+    if path.name not in (BUILT_IN + SUFFIX, BASE + SUFFIX):
+        return False
+    try:
+        return path.samefile(bundled_path("checkpoints", path.name))
+    except OSError:
+        return False
 
 
 def check_folder(folder: Path) -> None:
@@ -125,7 +137,7 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     names = run_names(folder)
     bundled = bundled_path("checkpoints", BUILT_IN + SUFFIX)
     if run is None:
-        if names:
+        if names and not is_bundled(RunFiles.named(names[0], folder).latest):
             run = names[0]
         elif best and bundled.exists():
             return bundled
@@ -136,7 +148,7 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
     files = RunFiles.named(run, folder)
     wanted = (files.best, files.latest) if best else (files.latest,)
     for path in wanted:
-        if path.is_file():
+        if path.is_file() and (best or not is_bundled(path)):
             return path
     if best and run in (BUILT_IN, BASE) and bundled_path("checkpoints", run + SUFFIX).exists():
         return bundled_path("checkpoints", run + SUFFIX)
