@@ -61,7 +61,7 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     seen = _existing(request, files)
     keeps_tail = seen and not seen.text.held_out and request.if_exists == "resume"
     held_out = again.find_held_out("" if keeps_tail else request.val_file, sources, notes, seen.text if seen else None)
-    text = _read(sources, seen.text.options if seen else request.reading, request.options)
+    text = _read(sources, _reading(request, seen), request.options)
     if held_out:
         text = text.holding_out(_read(held_out, text.info.options, request.options))
     # What does not fit into memory is refused before anything is written.
@@ -69,6 +69,14 @@ def start(request: TrainRequest, stop: Stop) -> Session:
     _make_folder(request.folder)
     with _locked(files) as lock:  # from here on, nobody else writes the run: look again
         return _with_lock(request, files, text, stop, lock, notes, made)
+
+
+def _reading(request: TrainRequest, seen: checkpoint.Checkpoint | None) -> TextOptions:
+    """Return how to read the texts: as the run did that exists, but for `update` with the options that were given."""
+    if seen is None:
+        return request.reading
+    given = {n: v for n, v in vars(request.reading).items() if v != getattr(TextOptions, n)}
+    return replace(seen.text.options, **given) if request.if_exists == "update" else seen.text.options
 
 
 def _read(sources: Sequence[str], reading: TextOptions, options: RunOptions) -> corpus.Corpus:
@@ -85,7 +93,7 @@ def _existing(request: TrainRequest, files: RunFiles) -> checkpoint.Checkpoint |
     exists = files.latest.exists()
     if request.if_exists == "fail" and exists:
         raise UsageError(
-            f"the run {files.name!r} already exists ({files.latest}): continue it with 'charlstm resume {files.name}', "
+            f"the run {files.name!r} already exists ({files.latest}): continue it with 'charlstm resume {files.typed}', "
             f"set `if_exists` to resume or overwrite, or choose another `name`"
         )
     if request.if_exists == "fail" and files.best.exists():
@@ -140,10 +148,10 @@ def _find(request: TrainRequest, notes: list[str]) -> tuple[str, ...]:
         return find(request.texts, notes)
     except CorpusError as error:
         for name in request.texts:
-            if RunFiles.named(name, request.folder).latest.is_file() and not Path(name).exists():
+            if RunFiles.named(name, request.folder).latest in request.folder.glob("*.npz") and not Path(name).exists():
                 raise CorpusError(
                     f"there is no text {name!r}, but a run of that name: continue it with "
-                    f"'charlstm resume {shlex.quote(name)}', or give the path of a text"
+                    f"'charlstm resume {RunFiles.named(name, request.folder).typed}', or give the path of a text"
                 ) from error
         raise
 
@@ -257,18 +265,12 @@ def _resumed(
     run = _load(files.latest)
     if text is None:
         read = partial(_read, options=request.options)
-        text = again.read_again(run.text, run.vocabulary, files.name, request.texts, request.val_file, read)
+        text = again.read_again(run.text, run.vocabulary, files.typed, request.texts, request.val_file, read)
     else:
-        again.check_same(run.text, run.vocabulary, files.name, text)
+        again.check_same(run.text, run.vocabulary, files.typed, text)
     text = text.numbered_as(run.vocabulary)  # weights that it started from can have had more characters
-    check_memory(
-        run.shape,
-        run.config,
-        run.text.chars,
-        text.mapped,
-        "end other programs, or raise the limit",
-        val_chars=text.held_out_chars,
-    )
+    instead, val_chars = "end other programs, or raise the limit", text.held_out_chars
+    check_memory(run.shape, run.config, run.text.chars, text.mapped, instead, val_chars=val_chars)
     if STDIN not in text.info.sources:
         run.text = text.info  # it may have moved
     notes = list(text.notes)
@@ -288,12 +290,12 @@ def _load(path: Path) -> TrainState:
     try:
         return checkpoint.load_run(path)
     except CheckpointError as error:
-        best, name = whole_best(path), RunFiles.of(path).name
+        best, files = whole_best(path), RunFiles.of(path)
         if best is None:
             raise
         raise CheckpointError(
-            f"{error}; {best} is whole: sample from it with 'charlstm sample {name}', or train from its weights "
-            f"with 'charlstm train TEXT --init-from {name} --name {name}-2'"
+            f"{error}; {best} is whole: sample from it with 'charlstm sample {files.typed}', or train from its weights "
+            f"with 'charlstm train TEXT --init-from {files.typed} --name {shlex.quote(files.name + '-2')}'"
         ) from error
 
 

@@ -143,13 +143,14 @@ class Session:
         yield self._finished(self.stop.reason or ("early_stop" if early else "done"))
 
     def _out_of_memory(self) -> CharlstmError:
-        """Remove a run that has not taken a step, whose random weights are of no use; return what to tell the user."""
+        """Remove a run that has not taken a step, unless its weights are its own of before; return what to tell the user."""
         if self.state.step == 0 and not self.resumed:
-            self.path.unlink(missing_ok=True)
+            if self.state.pretrained is None or self.state.pretrained.name != self.name:
+                self.path.unlink(missing_ok=True)
             return CharlstmError("out of memory before the first step: lower `hidden`, `layers` or `batch`")
         return CharlstmError(
             f"out of memory at step {self.state.step:,}: free some, and continue from the last save with "
-            f"'charlstm resume {self.name}'"
+            f"'charlstm resume {self.files.typed}'"
         )
 
     def _check_saved(self) -> None:
@@ -244,6 +245,6 @@ class Session:
         unigram_nats = self._unigram_nats(self._judged_ids)
         if reached < LEARNED * unigram_nats or last.loss_nats < LEARNED * self._unigram_nats(self.train_ids):
             rows = [(row.loss_nats, row.val_nats) for row in s.history if row.step > s.schedule.first]
-            return advice.advise(rows, s.shape.dropout, self.name)
+            return advice.advise(rows, s.shape.dropout, self.files.typed)
         why = advice.explain_failure(s.step, s.guard.recoveries, last.update_ratio, last.saturated, s.config.dropout)
         return f"the model has not learned more than letter frequencies ({reached:.2f} vs {unigram_nats:.2f} nats per character): {why}"

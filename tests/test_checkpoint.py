@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,6 +172,27 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(saved: Path, monkeypatc
                 checkpoint.save_run(saved, run)
         assert saved.read_bytes() == before
         assert [p.name for p in saved.parent.iterdir() if "tmp" in p.name] == []
+
+
+def test_a_run_that_could_not_be_read_again_is_not_written(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = checkpoint.load_run(saved)
+    monkeypatch.setattr(checkpoint, "MAX_META_BYTES", 900)
+    with pytest.raises(SaveError, match="the paths of 1 texts: join them"):
+        checkpoint.save_run(saved.with_name("other.npz"), run)
+    assert not saved.with_name("other.npz").exists()
+
+
+def test_a_file_system_that_cannot_flush_a_folder_is_saved_to(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, flush = checkpoint.load_run(saved), os.fsync
+
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    checkpoint.save_run(saved.with_name("other.npz"), run)
+    assert saved.with_name("other.npz").read_bytes() == saved.read_bytes()
 
 
 def test_a_file_gets_the_mode_of_any_new_file(saved: Path) -> None:

@@ -332,6 +332,15 @@ def test_a_changed_text_is_refused(trained: None, charlstm: Program, text: Path)
         assert "--name verses --if-exists update" in result.sentence
 
 
+def test_a_suggested_command_names_the_folder_of_the_run(trained: None, charlstm: Program, text: Path) -> None:
+    Path("checkpoints").rename("my runs")
+    text.write_text(text.read_text() + "and more", encoding="utf-8")
+    changed = charlstm("resume", "verses", "--checkpoints", "my runs").sentence
+    assert changed.endswith("verses.txt --name verses --checkpoints 'my runs' --if-exists update'")
+    exists = charlstm("train", text, "--checkpoints", "my runs").sentence
+    assert "'charlstm resume verses --checkpoints 'my runs''" in exists
+
+
 def test_a_near_miss_is_suggested(trained: None, charlstm: Program) -> None:
     assert "did you mean verses" in charlstm("sample", "verse").sentence
 

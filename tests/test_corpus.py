@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,6 +163,24 @@ def test_standard_input_is_read_for_an_explicit_dash(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
         found = corpus.read(find(["-"]))
         assert found.vocabulary.decode(found.ids) == "from a pipe"
+
+
+def test_what_a_pipe_does_not_have_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)  # as some programs leave it to those that they start
+    os.write(writer, b"from ")
+
+    def write_the_rest() -> None:
+        time.sleep(0.1)
+        os.write(writer, b"a pipe")
+        os.close(writer)
+
+    other = threading.Thread(target=write_the_rest)
+    other.start()
+    with os.fdopen(reader) as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        assert corpus.read(["-"]).info.chars == len("from a pipe")
+    other.join()
 
 
 # -- texts of any kind

@@ -64,10 +64,10 @@ def test_a_text_in_another_encoding_is_refused_with_its_name(
     assert charlstm("train", "t.txt", *SMALL, "--encoding", encoding, "--steps", 1).status == 0
 
 
-def read(data: bytes, encoding: str) -> corpus.Corpus:
+def read(data: bytes, encoding: str, *, unescape: bool = False) -> corpus.Corpus:
     path = Path("t.txt")
     path.write_bytes(data)
-    return corpus.read([str(path.absolute())], TextOptions(encoding))
+    return corpus.read([str(path.absolute())], TextOptions(encoding, unescape=unescape))
 
 
 @pytest.mark.parametrize("data", [TEXTS["fr"].encode() * 9, b"plain ASCII, an even number of bytes" * 9])
@@ -99,5 +99,7 @@ def test_a_note_says_that_latin_1_should_have_been_something_else(folder: Path) 
     assert note.endswith("set `encoding` shift_jis")
     (note,) = read(TEXTS["fr"].encode() * 9, "latin-1").notes
     assert "valid UTF-8" in note
+    (note,) = read(b"it\x92s nice &mdash; and so on.\n" * 60, "latin-1", unescape=True).notes
+    assert note.endswith("set `encoding` cp1252")
     assert not read("naïve café\n".encode("latin-1"), "latin-1").notes
     assert not read(TEXTS["fr"].encode("cp1252"), "cp1252").notes

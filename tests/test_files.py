@@ -199,6 +199,18 @@ def test_a_lock_is_nothing_but_a_lock(folder: Path) -> None:
     assert lock.read_bytes().startswith(b"process %d on " % os.getpid())
 
 
+def test_without_what_windows_lacks_a_run_is_trained_renamed_and_removed(
+    charlstm: Program, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pread", "pwrite"):
+        monkeypatch.delattr(os, name)
+    monkeypatch.setattr("charlstm.storage.lock.fcntl", None)
+    assert charlstm("train", text, "--steps", 2, *SMALL).status == 0
+    assert charlstm("resume", "--steps", 4).status == 0
+    assert charlstm("runs", "verses", "--rename", "other").status == 0
+    assert charlstm("runs", "other", "--remove").status == 0
+
+
 @pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
 def test_a_lock_file_that_is_taken_away_while_training_lets_nobody_in(charlstm: Program, text: Path, how: str) -> None:
     run = begin(text)

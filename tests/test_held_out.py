@@ -64,10 +64,16 @@ def test_a_held_out_file_that_has_moved_or_changed(charlstm: Callable[..., Resul
     assert "--val-file PATH" in missing.sentence
     assert "verses" in charlstm("eval", "verses").sentence
     assert charlstm("resume", "verses", "--steps", 20, "--val-file", moved).status == 0
+    both = charlstm("train", "verses.txt", moved, "--name", "verses", "--if-exists", "update")
+    assert "can't be trained on and held out" in both.sentence
     moved.write_text(HELD_OUT + "and more", encoding="utf-8")
     changed = charlstm("resume", "verses", "--steps", 30)
     assert changed.status == 2
     assert "the held-out text of 'verses' has changed" in changed.sentence
+    assert changed.sentence.endswith("--name verses --if-exists update'")  # which remembers it
+    assert "--val-file verses.txt'" in charlstm(
+        "resume", "verses", "--steps", 30, "--val-file", "verses.txt"
+    ).sentence.replace(f"{valid.parent}/", "")
     again = charlstm("train", "verses.txt", "--val-file", moved, "--if-exists", "update", "--steps", 5, *SMALL[2:])
     assert again.status == 0
     assert "starts from the weights of 'verses'" in again.err

@@ -66,6 +66,7 @@ MISTAKES = {
     "sample --max-length 30": "did you mean --length?",
     "sample --learning-rate 1": "'charlstm train' has --lr",
     "sample --repeat-penalty 1.2": "has no such method",
+    "eval fables --min-p 0.1": "'charlstm sample' has --min-p",
     "sample --device cuda": "runs on the CPU",
     "sample --lenght 30": "did you mean --length?",
     "sample --verbose": "stderr names the run",

@@ -93,6 +93,21 @@ def test_out_of_memory_before_the_first_step_leaves_no_useless_file(
     assert not list(Path("checkpoints").glob("*.npz"))
 
 
+def test_out_of_memory_before_the_first_step_keeps_the_weights_that_a_run_is_updated_from(
+    charlstm: Program, copy_run: Callable[..., None], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_run(5)
+    text.write_text(text.read_text() + "and more")
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr(session.loop, "train", fail)
+    told = charlstm("train", text, "--steps", 9, "--if-exists", "update")
+    assert "out of memory before the first step" in told.sentence
+    assert charlstm("sample", "verses", "-l", 5).status == 0
+
+
 def test_out_of_memory_later_keeps_the_last_save(
     charlstm: Program, copy_run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

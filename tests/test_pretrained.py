@@ -264,6 +264,18 @@ def test_update_resumes_an_unchanged_text_and_otherwise_keeps_the_weights(
     assert made.char_model.config.hidden == 8
 
 
+def test_update_reads_a_text_as_the_run_did_or_as_it_is_told(charlstm: Callable[..., Result], folder: Path) -> None:
+    table = folder / "table.csv"
+    table.write_text("text,body\n" + "a first line,and another one\n" * 40)
+    words = ("train", table, *FEW, "--hidden", 8, "--if-exists", "update", "--init-from", "none")
+    for options, field in ((["--field", "text"], "text"), ([], "text"), (["--field", "body"], "body")):
+        table.write_text(table.read_text() + "more of it,more of that\n")
+        assert charlstm(*words, *options).status == 0
+        assert checkpoint.load(Path("checkpoints/table.npz")).text.field == field
+    table.write_bytes(table.read_bytes() + b"caf\xe9,caf\xe9\n")
+    assert charlstm(*words, "--encoding", "cp1252").status == 0
+
+
 @slow
 def test_update_takes_a_text_from_standard_input(folder: Path) -> None:
     for content in (VERSES * 20, VERSES * 20, VERSES * 21):

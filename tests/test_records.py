@@ -105,6 +105,10 @@ def as_gzip(path: Path) -> Path:
     return path
 
 
+def as_gzip_in_capitals(path: Path) -> Path:
+    return as_gzip(path).rename("T.CSV.GZ")
+
+
 def as_zip(path: Path) -> Path:
     with zipfile.ZipFile("t.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(as_csv(Path("plain")), "folder/t.csv")
@@ -114,7 +118,7 @@ def as_zip(path: Path) -> Path:
 
 
 FORMATS = [
-    as_csv, as_excel, as_tsv, as_json, as_indented_json, as_lines, as_lines_called_json, as_javascript, as_strings, as_gzip, as_zip
+    as_csv, as_excel, as_tsv, as_json, as_indented_json, as_lines, as_lines_called_json, as_javascript, as_strings, as_gzip, as_gzip_in_capitals, as_zip
 ]  # fmt: skip
 
 
@@ -129,7 +133,7 @@ def test_every_format_gives_one_line_per_record(
     assert notes(path) == []
 
 
-@pytest.mark.parametrize("make", [as_csv, as_excel, as_json, as_lines, as_gzip])
+@pytest.mark.parametrize("make", [as_csv, as_excel, as_json, as_lines, as_javascript, as_gzip])
 def test_a_piped_archive_is_recognised(
     folder: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

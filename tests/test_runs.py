@@ -48,6 +48,7 @@ def test_a_run_is_renamed_with_all_its_files(charlstm: Program, copy_run: Callab
     assert charlstm("runs", "poems", "--rename", "../up").status == 2
     assert charlstm("runs", "no", "--rename", "yes").status == 2
     assert charlstm("runs", "fables", "--rename", "yes").status == 2
+    assert "has that name already" in charlstm("runs", "poems", "--rename", "poems").sentence
 
 
 def test_runs_are_removed_with_all_their_files(charlstm: Program, copy_run: Callable[..., None]) -> None:
@@ -58,6 +59,8 @@ def test_runs_are_removed_with_all_their_files(charlstm: Program, copy_run: Call
     assert charlstm("runs", "verses", "other", "--remove").status == 0
     assert files() == {"third.npz", "third.best.npz"}
     assert not list(PLACE.glob(".verses*"))
+    assert "no run 'nosuch'" in charlstm("runs", "third", "nosuch", "--remove").sentence
+    assert files() == {"third.npz", "third.best.npz"}
     for words in (("--remove",), ("verses", "--remove"), ("third",), ("rm", "third"), ("fables", "--remove")):
         assert charlstm("runs", *words).status == 2, words
     assert files() == {"third.npz", "third.best.npz"}

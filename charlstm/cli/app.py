@@ -52,6 +52,7 @@ from charlstm.cli.options import (
     parse_temps,
     unescape,
 )
+from charlstm.cli.output import need_stdout
 from charlstm.cli.runs import runs
 from charlstm.cli.train import on_ranks, resume, train
 from charlstm.display.formatting import inline
@@ -247,7 +248,7 @@ def sample(
     def program() -> int:
         file = None if output == Path("-") else output
         if file is None:
-            signals.need_stdout()
+            need_stdout()
         elif file.is_dir():  # "" is the current directory
             raise UsageError(f"--output {file} is a directory: give the name of a file")
         blas.prepare()
@@ -288,7 +289,7 @@ def info(
     charlstm info trumptweets --json     # print JSON, for programs
     charlstm info trumptweets --plot curves.svg
     """
-    signals.need_stdout()
+    need_stdout()
     blas.prepare()
     from charlstm.cli.info import write_info
 

@@ -22,6 +22,7 @@ from charlstm.cli.options import (
     option,
     text_options,
 )
+from charlstm.cli.output import need_stdout
 from charlstm.cli.train import on_ranks
 from charlstm.nn.config import Range
 from charlstm.settings import AUTO, RUNS, require
@@ -80,7 +81,7 @@ def evaluate(
     require("context", context, Range(0))
 
     def program() -> int:
-        signals.need_stdout()
+        need_stdout()
         blas.prepare()
         from charlstm.cli.scores import write_eval
 

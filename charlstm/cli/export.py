@@ -9,6 +9,7 @@ import typer
 
 from charlstm import blas
 from charlstm.cli.options import Checkpoints, complete_run, expanded, option
+from charlstm.cli.output import write_path
 from charlstm.settings import RUNS
 
 
@@ -40,5 +41,5 @@ def export(
     from charlstm import api  # loads NumPy
 
     api.load(run, checkpoints).export(file, bits=bits, force=force)
-    print(file)
+    write_path(file)
     return 0

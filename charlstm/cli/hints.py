@@ -68,7 +68,7 @@ VALUES = {
 ANSWERS = {
     **dict.fromkeys(("gpu", "gpus", "gpu-id", "gpuid", "device", "cuda", "opencl", "backend", "dtype", "compile", "fp16", "mps"), "charlstm runs on the CPU, so leave it out"),
     **dict.fromkeys(("decay-lr", "learning-rate-decay", "lr-decay", "warmup", "warmup-iters", "weight-decay", "beta1", "beta2", "momentum", "scheduler"), "the schedule and the optimizer need no settings beyond --optimizer and --lr, so leave it out"),
-    **dict.fromkeys(("repeat-penalty", "repetition-penalty", "frequency-penalty", "presence-penalty", "min-p", "beam", "beams", "num-beams"), "charlstm has no such method: use --temp, --top-k or --top-p, so leave it out"),
+    **dict.fromkeys(("repeat-penalty", "repetition-penalty", "frequency-penalty", "presence-penalty", "beam", "beams", "num-beams"), "charlstm has no such method: use --temp, --top-k or --top-p, so leave it out"),
     "cpu": "charlstm runs on the CPU anyway, so leave it out",
     "v": "use 'charlstm --version'",
     "version": "use 'charlstm --version'",

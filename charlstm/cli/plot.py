@@ -58,7 +58,7 @@ def write_plot(path: Path, facts: dict[str, Any]) -> None:
             warnings.simplefilter("ignore")  # the font may lack characters of the name
             figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
 
-    atomic.write_atomically(path, draw, "plot")
+    atomic.write_atomically(path, draw, "`plot`")
 
 
 def _draw_losses(axes: Any, facts: dict[str, Any]) -> None:

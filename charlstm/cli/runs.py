@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from charlstm import blas
-from charlstm.cli import signals
 from charlstm.cli.options import JSON, Checkpoints, complete_run, option
-from charlstm.display.formatting import inline
+from charlstm.cli.output import need_stdout, write_path
 from charlstm.errors import UsageError
 from charlstm.settings import RUNS
 
@@ -45,20 +44,20 @@ def runs(
     if names and rename is None and not remove:
         word = WORDS.get(names[0], "--remove or --rename NAME")
         raise UsageError(f"nothing to do with {names[-1]!r}: add {word}, or see it with 'charlstm info {names[-1]}'")
-    signals.need_stdout()
+    need_stdout()
     blas.prepare()
     from charlstm.storage import manage  # loads NumPy
 
     if rename is not None:
         changed = manage.rename_run(names[0], rename, checkpoints)
     elif remove:
-        changed = [path for name in dict.fromkeys(names) for path in manage.remove_run(name, checkpoints)]
+        changed = manage.remove_runs(list(dict.fromkeys(names)), checkpoints)
     else:
         from charlstm.cli.info import write_list
 
         return write_list(checkpoints, as_json=json)
     for path in changed:
-        print(inline(str(path)) if sys.stdout.isatty() else path)
+        write_path(path)
     if remove:
         print(f"removed {len(changed)} files", file=sys.stderr)
     return 0

@@ -109,7 +109,7 @@ def _into_file(path: Path, write: Callable[[TextIO], None]) -> None:
         write(out)
         out.detach()
 
-    atomic.write_atomically(path, write_file, "output")
+    atomic.write_atomically(path, write_file, "`output`")
 
 
 class _Batch:

@@ -1,30 +1,20 @@
-"""Drives a session through a display to its end, and handles signals meanwhile."""
+"""What signals ask of the program, and the handlers that are set meanwhile."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from charlstm import launcher
-from charlstm.errors import SIGNALS, CharlstmError
+from charlstm.errors import SIGNALS
 from charlstm.training.control import Stop
-
-if TYPE_CHECKING:
-    pass
 
 WAKE_S = 0.25
 """Seconds between interruptions of a wait, so that a signal that came just before the wait is handled."""
-
-
-def need_stdout() -> None:
-    """Raise CharlstmError if standard output is closed, because the result would be lost."""
-    if sys.stdout is None:
-        raise CharlstmError("standard output is closed: redirect it to a file, a pipe or a terminal")
 
 
 @contextmanager

@@ -53,8 +53,8 @@ from charlstm.cli.options import (
     option,
     text_options,
 )
+from charlstm.cli.output import need_stdout, write_path
 from charlstm.cli.reading import reading_bar
-from charlstm.display.formatting import inline
 from charlstm.errors import SIGNALS, UsageError
 from charlstm.settings import (
     AUTO,
@@ -231,7 +231,7 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
     from charlstm.events import Finished
 
     if kind == "json":
-        signals.need_stdout()
+        need_stdout()
     blas.prepare()
     stop = Stop()
     with signals.stopping(stop), open_display(kind, sys.stdout, sys.stderr) as display:
@@ -247,11 +247,7 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
             if display.gone and kind == "json":  # nobody reads the events any more
                 stop.reason = stop.reason or "SIGPIPE"
     if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
-        if sys.stdout.isatty():
-            sys.stdout.write(inline(event.path) + "\n")
-        else:
-            sys.stdout.buffer.write(os.fsencode(event.path) + b"\n")  # the exact bytes, so that scripts can use it
-        sys.stdout.flush()
+        write_path(event.path)
     return SIGNALS.get(stop.reason or "", 0)
 
 

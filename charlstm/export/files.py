@@ -50,4 +50,4 @@ def write(file: Checkpoint, name: str, target: Path, bits: int = 16, force: bool
     def write_data(out: BinaryIO) -> None:
         out.write(data)
 
-    atomic.write_atomically(target, write_data, "file")
+    atomic.write_atomically(target, write_data, "another FILE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import typing
@@ -14,8 +15,11 @@ from charlstm.errors import SaveError
 LONGEST_NAME = 230
 """Longest file name in bytes whose temporary file is named after it; with more, the two together would exceed 255."""
 
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
+"""Errors of a file system that can't flush a folder, and of a folder that can be written but not read."""
 
-def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], setting: str = "checkpoints") -> None:
+
+def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], where: str = "`checkpoints`") -> None:
     """Write a file atomically: readers see either the old file or the new one, even after a power cut.
 
     A symbolic link stays, and the file that it points to is replaced. A replaced file keeps its mode, and its owner and
@@ -25,7 +29,7 @@ def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], setti
     Args:
         path: the file; replaced if it exists.
         write: writes the contents.
-        setting: the setting that chooses another location, for the error message.
+        where: what chooses another location, for the error message.
 
     Raises:
         SaveError: says why; unless only the sync after the rename failed, a regular file is unchanged.
@@ -43,7 +47,7 @@ def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], setti
         raise
     except OSError as error:
         raise SaveError(
-            f"{path} can't be written: {error.strerror or error}; make room or choose another location with `{setting}`"
+            f"{path} can't be written: {error.strerror or error}; make room or choose another location with {where}"
         ) from error
 
 
@@ -102,11 +106,15 @@ def _keep(handle: int, old: os.stat_result) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a rename in it survives a power cut; not possible on Windows."""
+    """Flush a folder to disk, so that a rename in it survives a power cut; not possible on Windows and some file systems."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise

@@ -135,8 +135,11 @@ def _save(path: Path, state: TrainState, run: dict[str, Any] | None, arrays: Arr
         "pretrained": None if state.pretrained is None else vars(state.pretrained),
         "run": run,
     } | ({"start_share": state.start_share} if state.start else {})
+    text = json.dumps(meta, sort_keys=True, allow_nan=False).encode()
+    if len(text) > MAX_META_BYTES:
+        raise SaveError(f"{path} can't hold the paths of {len(state.text.sources):,} texts: join them into fewer files")
     members: dict[str, np.ndarray] = {
-        "meta": np.frombuffer(json.dumps(meta, sort_keys=True, allow_nan=False).encode(), np.uint8),
+        "meta": np.frombuffer(text, np.uint8),
         "vocabulary": np.array([ord(c) for c in state.vocabulary.characters], np.uint32),
     }
     members |= {f"param/{name}": p for name, p in params.items()} | arrays
@@ -250,17 +253,7 @@ def _checkpoint_errors(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {_one_line(error)}") from error
     except KeyError as error:
         raise CheckpointError(f"{path} is damaged: {error} is missing") from error
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-        NotImplementedError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-        UsageError,
-    ) as error:
+    except (ValueError, TypeError, RuntimeError, EOFError, OverflowError, MemoryError, UsageError) as error:
         raise CheckpointError(f"{path} can't be used: {_one_line(error)}") from error
 
 

@@ -86,7 +86,8 @@ class Lock:
             raise SaveError(f"{self.file} is removed again and again: find out which program does it")
         content = f"process {os.getpid()} on {socket.gethostname()}\n".encode("ascii", "backslashreplace")
         with contextlib.suppress(OSError):  # on a full disk the holder stays unknown, and the first save reports why
-            os.pwrite(handle, content, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, content)
             os.ftruncate(handle, len(content))
         return handle
 
@@ -159,9 +160,14 @@ def _is_at(handle: int, path: Path) -> bool:
 def _is_lock(handle: int) -> bool:
     """Return whether an open file is a lock file: regular, and with the content of one, or new."""
     status = os.fstat(handle)
-    content = os.pread(handle, CONTENT_BYTES, 0) if stat.S_ISREG(status.st_mode) else b"-"
+    content = _content(handle) if stat.S_ISREG(status.st_mode) else b"-"
     return CONTENT.fullmatch(content) is not None and (content != b"" or status.st_nlink == 1)
 
 
 def _holder(handle: int) -> str:
-    return os.pread(handle, CONTENT_BYTES, 0).decode(errors="replace").strip() or "another process"
+    return _content(handle).decode(errors="replace").strip() or "another process"
+
+
+def _content(handle: int) -> bytes:
+    os.lseek(handle, 0, os.SEEK_SET)  # Windows has no pread
+    return os.read(handle, CONTENT_BYTES)

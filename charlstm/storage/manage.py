@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from charlstm.errors import LockedError, SaveError, UsageError
@@ -12,20 +12,22 @@ from charlstm.storage.lock import Lock, trainer_of
 from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, is_bundled
 
 
-def remove_run(name: str, folder: Path) -> list[Path]:
-    """Remove all files of a run; return the paths of its checkpoints.
+def remove_runs(names: Sequence[str], folder: Path) -> list[Path]:
+    """Remove all files of some runs, or of none if one of them can't be removed; return the paths of their checkpoints.
 
     Raises:
-        UsageError: the run does not exist.
+        UsageError: a run does not exist.
         LockedError: it is being trained.
         SaveError: a file can't be removed.
     """
-    with _owned(name, folder, "removed") as paths:
+    with contextlib.ExitStack() as owned:
+        paths = [path for name in names for path in owned.enter_context(_owned(name, folder, "removed"))]
         for path in paths:
             for leftover in folder.glob(f".{glob.escape(path.name)}.*.tmp"):
                 leftover.unlink()
             path.unlink()
-        RunFiles.named(name, folder).lock.unlink(missing_ok=True)
+        for name in names:
+            _remove_lock(RunFiles.named(name, folder))
     return paths
 
 
@@ -38,6 +40,8 @@ def rename_run(name: str, new: str, folder: Path) -> list[Path]:
         SaveError: a file can't be renamed.
     """
     check_name(new)
+    if new == name:
+        raise UsageError(f"the run {name!r} has that name already: choose another one")
     files, target = RunFiles.named(name, folder), RunFiles.named(new, folder)
     with _owned(name, folder, "renamed") as paths:
         lock = Lock(target.latest)  # nobody may start a run of that name meanwhile
@@ -47,7 +51,7 @@ def rename_run(name: str, new: str, folder: Path) -> list[Path]:
             renamed = [target.best if path == files.best else target.latest for path in paths]
             for path, new_path in zip(paths, renamed, strict=True):
                 path.rename(new_path)
-            files.lock.unlink(missing_ok=True)
+            _remove_lock(files)
         finally:
             lock.release()
     return renamed
@@ -77,6 +81,11 @@ def _owned(name: str, folder: Path, what: str) -> Iterator[list[Path]]:
         ) from error
     finally:
         lock.release()
+
+
+def _remove_lock(files: RunFiles) -> None:
+    with contextlib.suppress(PermissionError):  # Windows keeps a file that is open
+        files.lock.unlink(missing_ok=True)
 
 
 def _checkpoints(name: str, folder: Path) -> list[Path]:

@@ -48,6 +48,12 @@ class RunFiles:
         return cls(path.name, path, path.with_name(path.name + BEST_SUFFIX))  # someone renamed it
 
     @property
+    def typed(self) -> str:
+        """The run as one types it after a command: its name, and its folder unless that is the default one."""
+        folder = self.latest.parent
+        return shlex.join([self.name, *(("--checkpoints", str(folder)) if folder != RUNS else ())])
+
+    @property
     def lock(self) -> Path:
         """The lock file: beside the latest state itself, so that it is the same for every link to it."""
         latest = Path(os.path.realpath(self.latest)) if self.latest.is_symlink() else self.latest
@@ -145,6 +151,8 @@ def find_run(run: str | None, folder: Path, *, best: bool) -> Path:
             raise UsageError(f"there is no run in {folder} yet: type 'charlstm train CORPUS' to start one")
     elif run.endswith(SUFFIX) or "/" in run:
         return _existing(run)
+    elif len(os.fsencode(run)) > LONGEST_NAME:
+        raise UsageError(f"{run[:20]!r}… is too long for the name of a run: type 'charlstm runs' to see all")
     files = RunFiles.named(run, folder)
     wanted = (files.best, files.latest) if best else (files.latest,)
     for path in wanted:

@@ -33,11 +33,10 @@ def find_held_out(
     Raises:
         CorpusError: there is no such text, or it can't be held out.
     """
-    if not name:
-        return find_again(saved.held_out.sources) if saved and saved.held_out else ()
     if name == STDIN:
         raise CorpusError("`val_file` can't be standard input: give the path of a file")
-    paths = find((name,), notes)
+    remembered = saved.held_out.sources if saved and saved.held_out else ()
+    paths = find((name,), notes) if name else find_again(remembered)
     if both := [path for path in paths if path in texts]:
         raise CorpusError(
             f"{both[0]} can't be trained on and held out: give `val_file` another file, or leave it out of the texts"
@@ -65,14 +64,14 @@ def check_held_out(text: Corpus, unknown: Unknown) -> str:
 
 
 def read_again(
-    info: TextInfo, vocabulary: Vocabulary, name: str, texts: Sequence[str], val_file: str, read: Read
+    info: TextInfo, vocabulary: Vocabulary, run: str, texts: Sequence[str], val_file: str, read: Read
 ) -> Corpus:
     """Read the text of a run again, with its held-out text if that has files of its own, to train on.
 
     Args:
         info: identity of the text.
         vocabulary: of the run.
-        name: of the run, for messages.
+        run: as one types it after a command, for messages.
         texts: where the text is now; empty: where it was.
         val_file: where the held-out text is now; "": where it was.
         read: reads texts, given their paths and how.
@@ -83,18 +82,18 @@ def read_again(
     """
     if not texts and STDIN in info.sources:
         raise UsageError(
-            f"the text of {name!r} came from standard input: pipe it into 'charlstm resume {name} --text -'"
+            f"the text of {_name(run)!r} came from standard input: pipe it into 'charlstm resume {run} --text -'"
         )
     if val_file and info.held_out is None:
-        raise UsageError(f"the run {name!r} holds out the end of its text: leave out `val_file`")
-    sources = find(texts) if texts else _find_again(info, f"'charlstm resume {name} --text PATH'")
+        raise UsageError(f"the run {_name(run)!r} holds out the end of its text: leave out `val_file`")
+    sources = find(texts) if texts else _find_again(info, f"'charlstm resume {run} --text PATH'")
     held_out = find_held_out(val_file)
     if info.held_out and not val_file:
-        held_out = _find_again(info.held_out, f"'charlstm resume {name} --val-file PATH'")
+        held_out = _find_again(info.held_out, f"'charlstm resume {run} --val-file PATH'")
     text = read(sources, info.options)
     if held_out:
         text = text.holding_out(read(held_out, info.options))
-    check_same(info, vocabulary, name, text)
+    check_same(info, vocabulary, run, text)
     return text
 
 
@@ -105,23 +104,28 @@ def _find_again(info: TextInfo, command: str) -> tuple[str, ...]:
         raise CorpusError(f"{error}: if it has moved, type {command}") from error
 
 
-def check_same(info: TextInfo, vocabulary: Vocabulary, name: str, text: Corpus) -> None:
-    """Raise CorpusError if a text is not that of a run, with its vocabulary and its name."""
+def check_same(info: TextInfo, vocabulary: Vocabulary, run: str, text: Corpus) -> None:
+    """Raise CorpusError if a text is not that of a run, given its vocabulary and how one types it after a command."""
     if info.same_as(text.info) and set(text.vocabulary.characters) <= set(vocabulary.characters):
         return
-    what, changed, command = (
-        "text",
-        "",
-        ["charlstm", "train", *text.info.sources, "--name", name, "--if-exists", "update"],
-    )
-    if text.info.held_out is not None:
-        command += ["--val-file", *text.info.held_out.sources]
-    if info.held_out and text.info.held_out and replace(info, held_out=None).same_as(replace(text.info, held_out=None)):
-        what, changed = "held-out text", f"{info.held_out.chars:,} characters then, {text.info.held_out.chars:,} now"
+    what, changed = "text", ""
+    command = f"charlstm train {shlex.join(text.info.sources)} --name {run} --if-exists update"
+    if info.held_out and text.info.held_out:
+        if replace(info, held_out=None).same_as(replace(text.info, held_out=None)):
+            what, changed = (
+                "held-out text",
+                f"{info.held_out.chars:,} characters then, {text.info.held_out.chars:,} now",
+            )
+        if text.info.held_out.sources != info.held_out.sources and len(text.info.held_out.sources) == 1:
+            command += f" --val-file {shlex.quote(text.info.held_out.sources[0])}"  # others are remembered
     raise CorpusError(
-        f"the {what} of {name!r} has changed ({changed or corpus.what_changed(info, vocabulary, text)}): restore the old one, "
-        f"or continue on the new one with '{shlex.join(command)}'"
+        f"the {what} of {_name(run)!r} has changed ({changed or corpus.what_changed(info, vocabulary, text)}): "
+        f"restore the old one, or continue on the new one with '{command}'"
     )
+
+
+def _name(run: str) -> str:
+    return shlex.split(run)[0]
 
 
 def read_for(info: TextInfo, name: str, need: str, instead: str, cache: str | Path, held_out: bool = False) -> Corpus:

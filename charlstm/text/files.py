@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 from charlstm.errors import CorpusError
 from charlstm.text import encodings
-from charlstm.text.sources import RECORDS, STDIN, TEXT_SUFFIXES
+from charlstm.text.sources import RECORDS, STDIN, TEXT_SUFFIXES, without_gz
 
 CHUNK_BYTES = 1 << 18
 BOMS = (
@@ -63,6 +63,8 @@ def open_source(source: str) -> BinaryIO:
         return open(source, "rb")
     if sys.stdin is None or sys.stdin.closed:
         raise CorpusError("'-' was given but standard input is closed: pipe a text into it")
+    with contextlib.suppress(OSError, AttributeError):  # a file, or Windows
+        os.set_blocking(sys.stdin.fileno(), True)  # else what is not there yet would be taken for the end
     return open(sys.stdin.fileno(), "rb", closefd=False)
 
 
@@ -88,7 +90,7 @@ def read_texts(
         head = file.peek(len(ZIP)) if isinstance(file, io.BufferedReader) else b""
         if head.startswith(GZIP):
             with gzip.open(file) as stream:
-                yield name.removesuffix(".gz"), _pieces(name, stream, sys.maxsize, encoding, notes, on_bytes)
+                yield without_gz(name), _pieces(name, stream, sys.maxsize, encoding, notes, on_bytes)
         elif head.startswith(ZIP):
             yield from _members(name, file, encoding, notes, on_bytes)
         else:

@@ -37,7 +37,7 @@ def json_records(pieces: Iterator[str], tally: Tally) -> Iterator[str]:
     """
     text, decode = "".join(pieces), json.JSONDecoder().raw_decode
     at = _skip(text, 0)
-    if tally.name.lower().endswith(".js"):
+    if tally.name.lower().endswith(".js") or text.startswith("window.", at):
         at = max(at, text.find("["))
     array = text.startswith("[", at)
     at = _skip(text, at + array)

@@ -105,7 +105,8 @@ def _suggest_field(name: str, kind: str, pieces: Iterator[str], notes: list[str]
 
 
 def _recognise(pieces: Iterator[str]) -> tuple[str, Iterator[str]]:
-    """Return the format of a piped text, judged by its first character, and its pieces."""
+    """Return the format of a piped text, judged by its beginning, and its pieces."""
     first = next(pieces, "")
-    kind = {"[": "json", "{": "jsonl"}.get(first.lstrip()[:1], "csv")
+    begin = first.lstrip()
+    kind = "json" if begin.startswith(("[", "window.")) else "jsonl" if begin.startswith("{") else "csv"
     return kind, itertools.chain([first], pieces)

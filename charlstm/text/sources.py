@@ -111,7 +111,12 @@ def default_name(sources: Sequence[str]) -> str:
 
 def kind_of(name: str) -> str:
     """Return the format of a file of records, judged by its suffix: csv, tsv, json or jsonl; "" for other texts."""
-    return RECORDS.get(Path(name.removesuffix(".gz")).suffix.lower(), "")
+    return RECORDS.get(Path(without_gz(name)).suffix.lower(), "")
+
+
+def without_gz(name: str) -> str:
+    """Return the name of a file without the suffix of a compressed one."""
+    return name[:-3] if name.lower().endswith(".gz") else name
 
 
 def _is_file(path: str) -> bool:

@@ -21,13 +21,13 @@ def explain_failure(steps: int, recoveries: int, update_ratio: float, saturated:
     return f"{steps:,} steps were too few, or the text has no pattern beyond its character frequencies: train longer"
 
 
-def advise(rows: Sequence[tuple[float, float | None]], dropout: float, name: str) -> str:
+def advise(rows: Sequence[tuple[float, float | None]], dropout: float, run: str) -> str:
     """Advise on a run that has learned: whether it overfits or was still improving; empty if neither is clear.
 
     Args:
         rows: training loss and held-out loss of each evaluation, in nats per character.
         dropout: dropout rate of the run.
-        name: name of the run.
+        run: the run as one types it after a command.
     """
     judged = [(loss, val) for loss, val in rows if val is not None]
     if len(judged) < 4:
@@ -39,5 +39,5 @@ def advise(rows: Sequence[tuple[float, float | None]], dropout: float, name: str
         change = f"`dropout` {higher:g}" if higher > dropout else "a smaller `hidden`"
         return f"it overfits: the held-out loss rose from {best:.3f} to {val:.3f} while the training loss fell to {loss:.3f}; try {change}"
     if val == best and judged[-4][1] - val > UNDERFIT_NATS and dropout == 0:
-        return f"it was still improving: continue with 'charlstm resume {name} --minutes N'"
+        return f"it was still improving: continue with 'charlstm resume {run} --minutes N'"
     return ""
