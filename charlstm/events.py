@@ -106,7 +106,7 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Sampled(Event):
-    """A piece of generated text; `fresh` marks the first piece of a new text, which continues `prompt`."""
+    """A piece of generated text; `new` marks the first piece of a new text, which continues `prompt`."""
 
     text: str
     new: bool

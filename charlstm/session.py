@@ -92,14 +92,15 @@ class Session:
         yield self._started()
         saver = self.saver
         saver.clean_up()
+        if not (self.idle and self.resumed):
+            self.stop.armed = True
+            yield from saver.save(self._position())
+            if saver.failure is not None:  # nothing is lost by stopping now
+                raise saver.failure
+            saver.drop_old_best()
         if self.idle:
             yield self._finished("nothing to do")
             return
-        self.stop.armed = True
-        yield from saver.save(self._position())
-        if saver.failure is not None:  # nothing is lost by stopping now
-            raise saver.failure
-        saver.drop_old_best()
         preview = Preview(self.state, self.options, self.train_ids, self.clock)
         planner = Planner(self.state, self.windows, len(self.val_ids), self.clock)
         planned = self.state.schedule.last

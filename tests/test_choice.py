@@ -66,6 +66,15 @@ def test_the_best_of_several_speed_measurements_counts(monkeypatch: pytest.Monke
     assert autoconfig.speed.__wrapped__(2) == 170e9
 
 
+def test_cores_that_the_batch_has_no_streams_for_are_no_speed() -> None:
+    four, many = (choose(6 * 10**6, 65, Budget(minutes=0.5), {}, cores).settings for cores in (4, 64))
+    assert four == many
+
+
+def test_a_text_shorter_than_a_window_is_read_once_a_step() -> None:
+    assert "(about 10 epochs)" in choose(270, 65, Budget(steps=10), {"hidden": 64}, 2).why
+
+
 def test_a_text_that_is_read_often_gets_dropout_and_one_that_is_not_gets_none() -> None:
     shares = [choose(chars, 65, Budget(minutes=5), {}, 2).settings["dropout"] for chars in (10**8, 10**6, 10**5)]
     assert shares[0] == 0

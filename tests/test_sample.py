@@ -310,6 +310,12 @@ def test_a_text_that_fits_ends_with_a_sentence_and_begins_with_the_prompt() -> N
     assert texts[-1].endswith("Army.")
 
 
+def test_a_line_is_cut_after_the_last_sentence_that_fits() -> None:
+    model = written("It is. The end is here. And more text follows it", 48)
+    lines = [next(filter(None, model(max_chars=n, lines=1))) for n in (22, 23, 24)]
+    assert lines == ["It is.\n", "It is. The end is here.\n", "It is. The end is here.\n"]
+
+
 def written(text: str, more: int) -> Callable[..., Any]:
     """A model that writes a text and then letters for ever, whatever the settings; its drafts are real."""
 

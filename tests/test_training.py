@@ -180,6 +180,15 @@ def test_a_run_stops_early_only_if_its_held_out_loss_stays_above_its_best(
     assert loop.should_stop_early(run) == expected
 
 
+def test_a_run_that_was_stopped_as_it_would_have_ended_early_ends_there_when_it_is_resumed(text: Path) -> None:
+    run, *ids = begin(text, steps=80)
+    for number, nats in enumerate([3.0, 2.0, 2.2, 2.2, 2.2, 2.2, 2.2, 2.2], start=1):
+        run.step = 7 * number
+        loop._close_history_row(run, nats)
+    assert finish(run, *ids) == []
+    assert run.schedule.last == 56
+
+
 def test_a_row_of_the_history_is_a_mean_since_the_row_before(text: Path) -> None:
     run, *ids = begin(text, steps=14)
     losses = [event.loss_nats for event in finish(run, *ids) if isinstance(event, events.Progress)]
@@ -226,6 +235,14 @@ def test_a_run_that_is_extended_starts_at_the_rate_where_it_ended(text: Path) ->
     assert run.schedule.peak_lr == pytest.approx(run.config.peak_lr * schedule.FINAL_LR)
 
 
+@pytest.mark.parametrize("last", [None, 1000])
+def test_a_run_that_is_extended_in_its_warm_up_has_lost_no_rate(text: Path, last: int | None) -> None:
+    run, *_ = begin(text)
+    run.schedule.last, run.step = last, 3
+    take_budget(run, Budget(steps=80), windows=10, val_chars=10)
+    assert run.schedule.peak_lr == pytest.approx(run.config.peak_lr)
+
+
 @pytest.mark.parametrize(
     ("minutes", "expected"), [(None, DEFAULT_EPOCHS * 10), (DEFAULT_MINUTES, DEFAULT_MINUTES * 60 * 9.5)]
 )
@@ -239,6 +256,27 @@ def test_a_fast_run_without_a_budget_ends_at_the_limit_in_epochs(
     run.step = 100
     (planned,) = planner.on_progress(events.Progress(100, None, 10.0, 10.0, 2.0, 1, 1, 1, 1, 0.1, 0.1, 400.0, None))
     assert planned.steps == run.schedule.last == pytest.approx(expected, rel=0.05)
+
+
+def test_a_text_that_is_read_in_a_moment_is_planned_before_its_last_epoch(text: Path) -> None:
+    run, *_ = begin(text)
+    run.schedule = Schedule(first=0, last=None, peak_lr=0.1)
+    planner = Planner(run, windows=1, val_chars=10, clock=itertools.count(0, 0.001).__next__)
+    for run.step in range(1, DEFAULT_EPOCHS):
+        progress = events.Progress(run.step, None, run.step, 0.001, 2.0, 1, 1, 1, 1, 0.1, 0.1, 400.0, None)
+        if list(planner.on_progress(progress)):
+            break
+    assert (run.step, run.schedule.last) == (DEFAULT_EPOCHS / 10, DEFAULT_EPOCHS)
+
+
+def test_a_budget_that_is_gone_is_not_overrun(text: Path) -> None:
+    run, *_ = begin(text)
+    run.schedule = Schedule(first=0, last=None, peak_lr=0.1, minutes=1.0)
+    now = iter([0.0, 70.0])
+    planner = Planner(run, windows=10, val_chars=10, clock=lambda: next(now))
+    run.step = 1
+    (planned,) = planner.on_progress(events.Progress(1, None, 0.1, 70.0, 2.0, 1, 1, 1, 1, 0.1, 0.1, 400.0, None))
+    assert planned.steps == 1
 
 
 def test_evaluations_take_a_small_share_of_a_short_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -84,6 +85,31 @@ def test_a_lost_worker_is_not_missed(gone: bool) -> None:
 
     for one, other in zip(compute(3, 3), compute(3, 3, kill), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@forked
+def test_a_worker_whose_handle_has_a_high_number_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    seen: list[tuple[bool, bool]] = []
+    finished = data_parallel._Worker.finished
+
+    def saying(worker: data_parallel._Worker) -> bool:
+        seen.append((worker.connection.fileno() > 1023, finished(worker)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(data_parallel._Worker, "finished", saying)
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2000:
+        pytest.skip("too few files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2000, limits[1]))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1100):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        compute(3, 3)
+    assert seen == [(True, True)] * 4  # none was taken for dead
 
 
 @forked

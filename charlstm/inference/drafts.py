@@ -111,14 +111,15 @@ class Draft(Generic[S]):
         limit = self.settings.max_chars
         if character == "\n":
             return self._complete(self.held, "")
+        chars = len(self.held) - 1
+        if limit and self.before + chars <= limit and sentence_ends(self.held[:-1], character):
+            self.end = (chars, self.save())
         if limit and self.before + len(self.held) > limit:
             if self.end is None:
                 return self._again(f"was longer than {limit:,} characters: raise `max_chars`")
             chars, state = self.end
             self.restore(state, "\n")
             return self._complete(self.held[:chars] + "\n", "")
-        if limit and sentence_ends(self.held[:-1], character):
-            self.end = (len(self.held) - 1, self.save())
         return ""
 
     def _sentence(self, character: str) -> str:

@@ -57,7 +57,7 @@ def window_steps(config: ModelConfig) -> int:
 def streams_of(pairs: int, context: int = 0) -> tuple[NDArray[np.intp], int]:
     """Return where the stretches of a text with `pairs` predictions start, (stretches,), and their length.
 
-    There are at most `STREAMS` long stretches; with `cold`, there are stretches of exactly `cold` characters instead.
+    There are at most `STREAMS` long stretches; with `context`, there are stretches of exactly `context` characters instead.
     """
     N = max(1, min(STREAMS, pairs // STREAM_CHARS))
     length = context or math.ceil(pairs / N)

@@ -14,8 +14,8 @@ def load_pretrained(params: Arrays, config: ModelConfig, pretrained: Arrays, pla
     neither they nor the logits see the new cells. A new layer's candidate g is zero, so it adds nothing to its input. All other
     new weights stay as they were drawn, which for M is zero.
 
-    Characters unknown to that model keep their input weights. As outputs they start with zero weights, and with the bias of its least
-    likely character.
+    Characters unknown to that model keep their input weights. As outputs they start with the bias of its least likely character, and
+    with zero weights unless they are tied to an embedding.
 
     Args:
         params: this model's parameters; overwritten.

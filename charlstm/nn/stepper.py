@@ -38,7 +38,8 @@ class Stepper:
             biases.append(np.repeat(b[:, None], N, axis=1))  # (4, N, H)
             if k == 0:
                 x = params["embed.E"] @ W.swapaxes(1, 2) if config.embedding else W.swapaxes(1, 2)
-                self.rows = np.ascontiguousarray((x + b[:, None]).swapaxes(0, 1))[:, :, None]  # (V, 4, 1, H)
+                x += b[:, None]  # x is an array of its own
+                self.rows = np.ascontiguousarray(x.swapaxes(0, 1))[:, :, None]  # (V, 4, 1, H)
                 if "M" in layer:
                     M = layer["M"].T
                     self.scales = scale(params["embed.E"] @ M if config.embedding else M)

@@ -57,9 +57,9 @@ class Batches:
     An epoch has `windows` windows, all of full length. Its streams start at a random offset, so the few characters that
     do not fill a window differ between epochs. Targets never reach beyond the text.
 
-    A stream is reset at least every `reset` windows, staggered over the streams and at other places in each epoch. A
+    A stream is reset at least every `reset_every` windows, staggered over the streams and at other places in each epoch. A
     step adds less than 1 to |c|, so |c| never exceeds the number of characters between resets, however long the run. If
-    `reset` is 0, streams are reset only at the start of an epoch.
+    `reset_every` is 0, streams are reset only at the start of an epoch.
     """
 
     def __init__(self, ids: TextIds, N: int, T: int, reset_every: int = 0) -> None:

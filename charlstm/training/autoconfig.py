@@ -20,6 +20,7 @@ from charlstm.nn.model import parameter_count
 from charlstm.nn.optim import MUON_COEFFICIENTS, MUON_ROWS
 from charlstm.nn.threads import ThreadPool, shards_for
 from charlstm.settings import LEARNING_RATES, Budget, TrainConfig, default_budget
+from charlstm.text.batches import fit
 
 SIZES = ((1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 384), (1, 512), (1, 768), (1, 1024), (2, 1024))
 """(layers, hidden) of the models to choose from, in ascending order of size."""
@@ -90,13 +91,14 @@ class Reach:
     ) -> Reach:
         """Measure the machine's speed if the budget is a time and `flops` does not tell it; others give the same everywhere."""
         batch, seq = window
+        batch, seq = fit(chars, batch, seq)  # as training does
         readable, (_, epochs) = math.inf, default_budget(chars, pretrained)
         if budget.epochs is not None:
             readable, flops = budget.epochs * chars, None
         elif budget.steps is not None:
             readable, flops = float(budget.steps * batch * seq), None
         else:
-            flops = flops or EFFICIENCY * speed(threads if shards_for(batch, threads) > 1 else 1)
+            flops = flops or EFFICIENCY * speed(shards_for(batch, threads))
             readable = math.inf if budget.minutes is not None else float(epochs * chars)
         return cls(chars, V, batch * seq, readable, flops, seconds_of(budget, chars, pretrained))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from charlstm import events, settings
 from charlstm.settings import Budget
+from charlstm.text.identity import train_chars
 from charlstm.training.loop import should_stop_early
 from charlstm.training.schedule import EVALUATION_SHARE, Schedule
 from charlstm.training.state import TrainState
@@ -61,17 +63,21 @@ def take_budget(run: TrainState, budget: Budget, windows: int, val_chars: int) -
 
 def default_budget(run: TrainState) -> tuple[float, int]:
     """Return the minutes and epochs of a run without a budget; the first to be reached ends it."""
-    return settings.default_budget(run.text.chars, run.pretrained is not None)
+    chars = train_chars(run.text.chars, run.config.val_fraction)
+    return settings.default_budget(chars, run.pretrained is not None)
 
 
 def _extend(run: TrainState) -> None:
     """Start a new schedule here, from the current learning rate of the old one (at least a quarter of the peak)."""
-    peak = run.schedule.peak_lr if run.step == 0 else max(run.schedule.lr(run.step), run.config.peak_lr / 4)
+    old = run.schedule
+    warm = max(run.step, old.first + math.ceil(old.warmup))  # a run that was stopped before has not decayed yet
+    peak = old.peak_lr if run.step == 0 else max(old.lr(warm), run.config.peak_lr / 4)
     run.schedule = Schedule(first=run.step, last=None, peak_lr=peak)
 
 
 def _end(run: TrainState, last: int, val_chars: int) -> None:
-    run.schedule.end(last, run.config.eval_every, run.config.batch * run.config.seq, val_chars)
+    passes = 2 if run.start else 1  # a second one tunes the share of the pretrained weights
+    run.schedule.end(last, run.config.eval_every, run.config.batch * run.config.seq, passes * val_chars)
 
 
 class Planner:
@@ -97,13 +103,16 @@ class Planner:
         now, run, schedule = self.clock(), self.run, self.run.schedule
         elapsed_s, done = now - self.start_s, run.step - self.lap_step
         late = schedule.last is not None and elapsed_s > UNTIL * self.budget_s
-        if late or elapsed_s < self.next_s or (done < AFTER_STEPS and elapsed_s < self.budget_s / 2):
+        most = self.epochs * self.windows if schedule.minutes is None else None
+        short = most is not None and schedule.last is None and 10 * run.step >= most  # its last step would soon be past
+        early = elapsed_s < self.next_s or (done < AFTER_STEPS and elapsed_s < self.budget_s / 2)
+        if late or (early and not short):
             return
         share = 0.0 if schedule.last else EVALUATION_SHARE  # no evaluation runs before the first plan is made
         step_s = (now - self.lap_s) / done / (1 - share)
-        last = run.step + max(1, round((self.budget_s - elapsed_s) / step_s))
-        if schedule.minutes is None:
-            last = min(last, max(run.step + 1, self.epochs * self.windows))
+        last = run.step + max(0, round((self.budget_s - elapsed_s) / step_s))
+        if most is not None:
+            last = min(last, max(run.step, most))
         self.lap_s, self.lap_step = now, run.step
         self.next_s = elapsed_s + max(self.pause_s, min(elapsed_s, self.budget_s - elapsed_s) / 2)
         if schedule.last is None or abs(last - schedule.last) > SLACK * (schedule.last - run.step):

@@ -211,7 +211,9 @@ class _Worker:
         """
         seen_stopped = False
         try:
-            while not select.select([self.connection], [], [], PATIENCE_S)[0]:
+            ready = select.poll()  # select() takes no handle above 1,023
+            ready.register(self.connection, select.POLLIN)
+            while not ready.poll(1000 * PATIENCE_S):
                 stopped = is_stopped(self.pid)
                 if stopped and seen_stopped:
                     self.end()

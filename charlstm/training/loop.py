@@ -81,8 +81,8 @@ def _train(
                 yield events.Evaluated(
                     **position(), loss_nats=row.loss_nats, val_nats=val_nats, best_val_nats=state.best_val_nats
                 )
-            if should_stop_early(state):
-                state.schedule.last = state.step
+        if state.history and state.history[-1].step == state.step and should_stop_early(state):
+            state.schedule.last = state.step  # also if a signal ended the run between the two
         if state.schedule.last is not None and state.step >= state.schedule.last:
             return
         before = clock()

@@ -47,9 +47,10 @@ def training_bytes(shape: ModelConfig, config: TrainConfig, chars: int, mapped: 
     ids = ((0 if mapped else chars) + val_chars) * np.min_scalar_type(shape.vocabulary - 1).itemsize
     window = model.Workspace.numbers(shape, config.seq, config.batch)
     evaluated = model.Workspace.numbers(shape, evaluation.window_steps(shape), evaluation.STREAMS)
+    preview = 9 * shape.vocabulary * shape.hidden  # `Stepper` tabulates its inputs, and copies them meanwhile
     baseline = ngram.memory_bytes(train_chars if held_out else 0)
     programs = BASE_BYTES * math.ceil(launcher.ranks / launcher.hosts)
-    return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated) + baseline
+    return programs + ids + weights_bytes(shape, config) + 4 * (window + evaluated + preview) + baseline
 
 
 def check_memory(
