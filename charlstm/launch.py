@@ -130,7 +130,7 @@ def _with_lock(
     if old is not None:
         if request.if_exists == "resume" or old.text.same_as(text.info):
             session = _resumed(ResumeRequest(files.name, request.budget, request.options), files, stop, lock, text)
-            session.notes += _ignored(request, session.state)
+            session.notes += _ignored(request, files, session.state)
             return session
         notes.append(f"the text has changed ({corpus.what_changed(old.text, old.char_model.vocabulary, text)})")
         request, made = replace(request, init_from=files.name), None
@@ -221,11 +221,13 @@ def _weights(request: TrainRequest, text: corpus.Corpus, train_ids: TextIds) -> 
     return weights, f"starts from the weights of {name!r}"
 
 
-def _ignored(request: TrainRequest, run: TrainState) -> list[str]:
+def _ignored(request: TrainRequest, files: RunFiles, run: TrainState) -> list[str]:
     """Return notes on the settings of a request that a resumed run does not have."""
     notes, own = _left_out(request.overrides, run.config), run.text.options
     if request.val_file and run.text.held_out is None:
         notes.append("ignored `val_file`: the run holds out the end of its text")
+    if request.init_from not in (AUTO, run.pretrained.name if run.pretrained else NONE, files.name):
+        notes.append(f"ignored `init_from` {request.init_from}: a run that is resumed keeps its weights")
     for name, value in vars(request.reading).items():
         if name != "encoding" and value not in (getattr(TextOptions, name), getattr(own, name)):
             notes.append(f"ignored `{name}` {value!r}: the run reads its text with {getattr(own, name)!r}")

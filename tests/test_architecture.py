@@ -22,7 +22,7 @@ FREE = {"display", "__init__"}
 DOORS = {
     "charlstm.cli.completion": {"charlstm.storage.runs", "charlstm.text.sources"},  # Tab must not wait for NumPy
     "charlstm.cli.options": {"charlstm.text.sources"},
-    "charlstm.cli.info": {"charlstm.text.sources"},
+    "charlstm.cli.info": {"charlstm.storage.describe", "charlstm.text.sources"},  # a list needs no run that can be used
     "charlstm.cli.train": {"charlstm.training.control", "charlstm.training.rank_parallel"},
     "charlstm.cli.signals": {"charlstm.training.control"},
     "charlstm.cli.sample": {
@@ -32,7 +32,7 @@ DOORS = {
         "charlstm.text.prompt",
         "charlstm.storage.runs",
     },
-    "charlstm.cli.runs": {"charlstm.storage.manage"},
+    "charlstm.cli.runs": {"charlstm.storage.manage", "charlstm.storage.runs"},
     "charlstm.cli.plot": {"charlstm.storage.atomic", "charlstm.storage.describe"},
 }
 """What the command line reaches past the API, and from where."""

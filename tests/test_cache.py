@@ -202,6 +202,14 @@ def test_copies_are_found_in_a_mapped_text(
         assert searched.cut_off(line) == indexed.cut_off(line), line
 
 
+def test_eval_keeps_a_cache_where_it_is_told(charlstm: Program, text: Path) -> None:
+    assert charlstm("train", text, "--steps", 2, "--cache", "none", *SMALL).status == 0
+    for folder in ("none", "caches"):
+        assert charlstm("eval", "verses", "--cache", folder).status == 0
+        assert not Path("xdg").exists()
+    assert the_cache().is_file()
+
+
 def test_novelty_and_eval_work_on_a_cached_text(charlstm: Program, text: Path, no_reading: Callable[[], None]) -> None:
     assert charlstm("train", text, "--steps", 3, *SMALL).status == 0
     no_reading()  # it is in the user's folder

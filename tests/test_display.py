@@ -75,9 +75,9 @@ def test_a_stream_that_nobody_reads_is_noticed_and_not_written_to_again() -> Non
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", encoding="utf-8") as stream, open_display("json", stream, io.StringIO()) as display:
-        assert not display.gone
+        assert not display.lost
         display.show(progress(1))
-        assert display.gone
+        assert display.lost
         display.show(progress(60))
 
 
@@ -120,6 +120,9 @@ def test_auto_is_live_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.Monk
     assert choose_kind("bar", Terminal()) == "bar"
     assert choose_kind("live", Terminal()) == "live"
     assert choose_kind("live", io.StringIO()) == "lines"
+    with monkeypatch.context() as patched:
+        patched.setattr("charlstm.display.select.in_foreground", lambda stream: False)
+        assert choose_kind("live", Terminal()) == "lines", "the terminal is the shell's"
     assert choose_kind("live", Latin()) == "lines", "it has no characters to draw with"
     monkeypatch.setenv("TERM", "dumb")
     assert choose_kind("auto", Terminal()) == choose_kind("live", Terminal()) == "lines"

@@ -106,6 +106,14 @@ def test_show_has_a_legend_and_a_form_without_colours(
     assert ":" in charlstm(*show).out.splitlines()[2]
 
 
+def test_marks_stand_below_wide_characters_and_tabs(charlstm: Callable[..., Result], text: Path) -> None:
+    Path("wide.txt").write_text("在於形x\tz\n" * 30, encoding="utf-8")
+    assert charlstm("train", "wide.txt", "--steps", 1, "--lr", 1e-9, *SMALL).status == 0
+    _, line, marks, *_ = charlstm("eval", "wide", "wide.txt", "--show").out.splitlines()
+    assert line == "在於形x z"
+    assert (marks[:2], len(marks)) == ("  ", 6 + 1 + 1 + 1 + 1)
+
+
 def test_show_as_json_is_values_and_nothing_else(charlstm: Callable[..., Result], run: str) -> None:
     Path("new.txt").write_text("the dog sat", encoding="utf-8")
     told = json.loads(charlstm("eval", run, "new.txt", "--show", "--json").out)

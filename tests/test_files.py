@@ -544,7 +544,7 @@ def test_an_output_that_is_a_directory_is_refused(charlstm: Program, copy_run: A
     assert (result.status, "is a directory" in result.sentence) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.best.npz", "x" * 201, "ü" * 101])
+@pytest.mark.parametrize("name", ["x.npz", "x.best.npz", "x" * 201, "ü" * 101, "-x"])
 def test_a_name_that_could_not_be_found_again_is_refused_before_anything_is_done(
     charlstm: Program, text: Path, name: str
 ) -> None:

@@ -48,7 +48,18 @@ def test_a_run_is_renamed_with_all_its_files(charlstm: Program, copy_run: Callab
     assert charlstm("runs", "poems", "--rename", "../up").status == 2
     assert charlstm("runs", "no", "--rename", "yes").status == 2
     assert charlstm("runs", "fables", "--rename", "yes").status == 2
+    assert charlstm("runs", "poems.best", "--rename", "yes").status == 2
     assert "has that name already" in charlstm("runs", "poems", "--rename", "poems").sentence
+
+
+def test_runs_that_are_all_damaged_are_listed(charlstm: Program, folder: Path) -> None:
+    PLACE.mkdir()
+    for name in ("one", "two"):
+        (PLACE / f"{name}.npz").write_bytes(b"PK")
+    told = charlstm("runs")
+    assert told.status == 0
+    assert {line.split()[0] for line in told.out.splitlines()[1:]} == {"one", "two"}
+    assert all(entry["error"] for entry in json.loads(charlstm("runs", "--json").out)["runs"])
 
 
 def test_runs_are_removed_with_all_their_files(charlstm: Program, copy_run: Callable[..., None]) -> None:

@@ -294,6 +294,20 @@ def test_a_conversation_without_a_standard_input_is_refused(
 # -- lines and texts that fit
 
 
+def test_a_quiet_conversation_names_no_seed(charlstm: Program, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"the\n")))
+    told = charlstm("sample", "-i", "-q", "-l", 5)
+    assert (told.status, told.err) == (0, "")
+
+
+def test_a_length_that_is_set_in_a_conversation_takes_the_place_of_the_other(
+    typed: Callable[..., Result],
+) -> None:
+    told = typed(b"/length 5\n/max-chars\nthe\n", "--max-chars", 60)
+    assert told.err.splitlines() == ["length 5", "max-chars 0"]
+    assert len(told.out) == len("the" + "12345" + "\n")
+
+
 def test_each_line_fits_and_ends_where_a_line_or_sentence_ends(charlstm: Program, run: str) -> None:
     options = ("--lines", 3, "-n", 20, "--seed", 1, "--separator", "#")
     free = charlstm("sample", *options).out

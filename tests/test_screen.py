@@ -370,7 +370,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_training(folder: Path, writes:
             display.show(event)
         display.suspend()
         display.show(events.Finished(1, 2, 0.0, 0.0, "p.npz", 1.0, 1.0, "done"))
-        assert display.gone
+        assert display.lost
 
 
 def test_the_summary_keeps_lines_of_the_last_sample() -> None:

@@ -109,6 +109,13 @@ def test_only_the_main_thread_is_sent_signals() -> None:
 # -- an end
 
 
+def test_an_alarm_that_was_set_before_ends_it(folder: Path) -> None:
+    """As `alarm` in Perl does, where there is no `timeout`."""
+    process = spawn("sample", "fables", "-i", cwd=folder, stdin=subprocess.PIPE, preexec_fn=lambda: signal.alarm(2))
+    assert process.wait(timeout=60) == -signal.SIGALRM
+    process.communicate()
+
+
 @pytest.mark.parametrize("number", sweep([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
 def test_before_there_is_anything_to_save_the_first_signal_ends_it_at_once(folder: Path, number: int) -> None:
     os.mkfifo("pipe")

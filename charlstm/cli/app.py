@@ -53,6 +53,7 @@ from charlstm.cli.options import (
     unescape,
 )
 from charlstm.cli.output import need_stdout
+from charlstm.cli.precedence import given, override
 from charlstm.cli.runs import runs
 from charlstm.cli.train import on_ranks, resume, train
 from charlstm.display.formatting import inline
@@ -75,7 +76,9 @@ class _Command(TyperCommand):
         if not ctx.resilient_parsing and (message := hints.single_dash(args, self, ctx)):
             raise UsageError(message)
         quicken(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        override(ctx)
+        return left
 
 
 class _Program(TyperGroup):
@@ -190,6 +193,7 @@ app.command(cls=_Command)(export)
 
 @app.command(cls=_Command)
 def sample(
+    context: typer.Context,
     run: Run = None,
     temp: Temperature = SAMPLE_DEFAULTS.temperature,
     top_k: TopK = SAMPLE_DEFAULTS.top_k,
@@ -224,6 +228,8 @@ def sample(
     """
     if length and max_chars:
         raise UsageError("--length and --max-chars can't be combined: leave one of them out")
+    if temps and {"temp", "temps"} <= given(context, ("temp", "temps"), ("COMMANDLINE",)).keys():
+        raise UsageError("--temp and --temps can't be combined: leave one of them out")
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
@@ -256,7 +262,7 @@ def sample(
             if interactive:
                 from charlstm.cli.interactive import converse
 
-                return converse(run, checkpoints, cache, settings, seed)
+                return converse(run, checkpoints, cache, settings, seed, quiet=quiet)
             from charlstm.cli.sample import write_samples
 
             return write_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -20,12 +21,13 @@ from charlstm.cli.options import (
     complete_run,
     complete_text,
     option,
-    text_options,
 )
 from charlstm.cli.output import need_stdout
+from charlstm.cli.precedence import given, text_options
 from charlstm.cli.train import on_ranks
+from charlstm.errors import UsageError
 from charlstm.nn.config import Range
-from charlstm.settings import AUTO, RUNS, require
+from charlstm.settings import AUTO, RUNS, TextOptions, require
 
 
 def evaluate(
@@ -79,6 +81,10 @@ def evaluate(
     charlstm eval trumptweets newtweets.txt --show       # print the text in colours
     """
     require("context", context, Range(0))
+    if not corpora and (reading := given(ctx, [f.name for f in fields(TextOptions)], ("COMMANDLINE",))):
+        raise UsageError(
+            f"`{min(reading)}` is for reading a TEXT: give one, or leave it out, because the run knows its own"
+        )
 
     def program() -> int:
         need_stdout()

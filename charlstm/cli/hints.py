@@ -231,8 +231,12 @@ def single_dash(words: Sequence[str], command: Any, context: Any) -> str:
     Click would read it as short options: -prompt as -p with the value "rompt".
     """
     long = {name[2:] for name in _options(command)} | MEANT.keys()
-    for word in itertools.takewhile(lambda word: word != "--", words):
+    takes = {name for param in command.params if not getattr(param, "is_flag", True) for name in param.opts}
+    options = itertools.takewhile(lambda word: word != "--", words)
+    for before, word in itertools.pairwise(itertools.chain([""], options)):
         name = word.split("=")[0]
+        if before in takes:
+            continue  # a value
         if len(name) > 2 and name[0] == "-" != name[1] and name[1:].replace("_", "-") in long:
             return (
                 f"'{context.command_path}' has no option {name}: {_meant(name, context) or 'options have two dashes'}"

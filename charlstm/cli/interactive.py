@@ -42,8 +42,10 @@ NUMBERS = {
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def converse(run: str | None, folder: Path, cache: str, settings: SampleConfig, seed: int | None) -> int:
-    """Answer lines of standard input until it ends; return the exit status.
+def converse(
+    run: str | None, folder: Path, cache: str, settings: SampleConfig, seed: int | None, *, quiet: bool = False
+) -> int:
+    """Answer lines of standard input until it ends; return the exit status. If `quiet`, do not name the seed and the run.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed while waiting for input.
@@ -53,10 +55,11 @@ def converse(run: str | None, folder: Path, cache: str, settings: SampleConfig, 
     model = api.load(run, folder, cache)
     if seed is None:
         seed = api.draw_seed()
-        _tell(f"seed {seed}")
+        if not quiet:
+            _tell(f"seed {seed}")
     check_seed(seed)
     conversation = Conversation(model, settings, seed, can_show(sys.stdout))
-    if sys.stdin.isatty():
+    if sys.stdin.isatty() and not quiet:
         _tell(f"{model.name}: type the start of a text; /help lists the commands, Ctrl-D exits")
     for line in _typed():
         conversation.answer(line)
@@ -156,13 +159,19 @@ class Conversation:
                     check_seed(now)
                     self.seed = now
                 else:
-                    self.settings = SampleConfig(**vars(self.settings) | {NUMBERS[word]: now})
+                    self.settings = SampleConfig(**vars(self.settings) | {NUMBERS[word]: now} | self._other(word, now))
             _tell(f"{word} {now:g}" if isinstance(now, float) else f"{word} {now}")
         except UsageError as error:
             _tell(hints.spell(str(error), "/"))
         except ValueError:
             kind = "a number" if isinstance(now, float) else "a whole number"
             _tell(f"/{word} takes {kind}, as in '/{word} {now}'")
+
+    @staticmethod
+    def _other(word: str, value: float) -> dict[str, int]:
+        """Return the setting that can't be combined with the one that is set, switched off."""
+        others = {"length": "max_chars", "max-chars": "length"}
+        return {others[word]: 0} if value and word in others else {}
 
     def _write(self) -> None:
         """Continue the prompt; Ctrl-C stops only the current text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from charlstm.settings import (
     IfExists,
     Optimizer,
     SampleConfig,
-    TextOptions,
     TrainConfig,
     Unknown,
 )
@@ -322,9 +320,3 @@ Output = Annotated[
         readable=False,
     ),
 ]
-
-
-def text_options(context: typer.Context) -> TextOptions:
-    """Return how to read texts. Escapes in the separator, as in ``--separator '\\n\\n'``, are decoded."""
-    read = {f.name: context.params[f.name] for f in fields(TextOptions)}
-    return TextOptions(**read | {"separator": unescape(read["separator"])})

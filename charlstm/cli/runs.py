@@ -12,6 +12,7 @@ from charlstm.cli.options import JSON, Checkpoints, complete_run, option
 from charlstm.cli.output import need_stdout, write_path
 from charlstm.errors import UsageError
 from charlstm.settings import RUNS
+from charlstm.storage.runs import RunFiles
 
 WORDS = {"remove": "--remove", "rm": "--remove", "delete": "--remove", "rename": "--rename NEW", "mv": "--rename NEW"}
 
@@ -43,7 +44,9 @@ def runs(
         raise UsageError("--remove needs a run: type 'charlstm runs RUN --remove'")
     if names and rename is None and not remove:
         word = WORDS.get(names[0], "--remove or --rename NAME")
-        raise UsageError(f"nothing to do with {names[-1]!r}: add {word}, or see it with 'charlstm info {names[-1]}'")
+        raise UsageError(
+            f"nothing to do with {names[-1]!r}: add {word}, or see it with 'charlstm info {RunFiles.named(names[-1], checkpoints).typed}'"
+        )
     need_stdout()
     blas.prepare()
     from charlstm.storage import manage  # loads NumPy

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from charlstm import api
 from charlstm.cli.reading import reading_bar
 from charlstm.cli.sample import can_show
+from charlstm.display import cells
 from charlstm.display.formatting import bits, loss, visible
 from charlstm.display.jsonl import dump
 from charlstm.errors import UsageError
@@ -35,6 +36,8 @@ SHADES = (
     Shade("underline color(166)", "+", 5.0), Shade("reverse color(166)", "#", math.inf),
 )  # fmt: skip
 """Blue, orange and vermilion can be told apart with any kind of colour vision; underlined and reversed even without."""
+TAB = 8
+"""Columns between two tab stops."""
 PATIENCE_S = 1.0
 """Seconds before progress is shown."""
 
@@ -56,7 +59,7 @@ def write_eval(
     """Print how well a run predicts texts to stdout; return the exit status."""
     from tqdm import tqdm
 
-    model = _load(run, folder, corpora)
+    model = _load(run, folder, corpora, cache)
     with reading_bar() as on_read:
         text = (
             api.read_text(corpora, cache=cache, on_read=on_read, **vars(reading)) if corpora else model.held_out_text()
@@ -99,10 +102,10 @@ def write_eval(
     return 0
 
 
-def _load(run: str, folder: Path, corpora: Sequence[str]) -> api.Model:
+def _load(run: str, folder: Path, corpora: Sequence[str], cache: str) -> api.Model:
     """Load a run; if it was given in the place of the text, say so."""
     try:
-        return api.load(run, folder)
+        return api.load(run, folder, cache)
     except UsageError as error:
         if Path(run).is_file() and len(corpora) == 1:
             try:
@@ -135,9 +138,12 @@ def _write_shades(characters: str, ids: NDArray[Any], char_nll: NDArray[np.float
     for start, end in _lines(ids, characters.find("\n")):
         line, marks = Text(), ""
         for number, group in itertools.groupby(range(start, end), key=lambda k: int(shades[k])):
-            shown = visible("".join(characters[ids[k]] for k in group))
-            line.append(shown, SHADES[number].style if coloured else "")
-            marks += SHADES[number].mark * len(shown)
+            text = ""
+            for shown in map(visible, (characters[ids[k]] for k in group)):
+                columns = TAB - len(marks) % TAB if shown == "\t" else cells.width(cells.sanitize(shown))
+                text += " " * columns if shown == "\t" else shown
+                marks += SHADES[number].mark * columns
+            line.append(text, SHADES[number].style if coloured else "")
         console.print(line, end="" if line.plain.endswith("\n") else "\n")
         if not coloured:
             console.print(marks.rstrip())

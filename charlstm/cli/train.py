@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -51,11 +51,11 @@ from charlstm.cli.options import (
     WindowLength,
     complete_text,
     option,
-    text_options,
 )
 from charlstm.cli.output import need_stdout, write_path
+from charlstm.cli.precedence import given, text_options
 from charlstm.cli.reading import reading_bar
-from charlstm.errors import SIGNALS, UsageError
+from charlstm.errors import SIGNALS, CharlstmError, UsageError
 from charlstm.settings import (
     AUTO,
     RUNS,
@@ -149,7 +149,7 @@ def train(
         if not corpora and _has_input(sys.stdin):
             raise UsageError("standard input has text, and no CORPUS was given: write '-' to read standard input")
         return TrainRequest(
-            tuple(corpora or ()), _given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
+            tuple(corpora or ()), given(context, SETTINGS), _budget(context), _run_options(context), checkpoints, name, text_options(context), if_exists, init_from,
             val_file, unknown,
         )  # fmt: skip
 
@@ -244,8 +244,10 @@ def drive(request: TrainRequest | ResumeRequest, kind: DisplayKind) -> int:
                 stop.suspend = False
                 display.suspend()
                 signals.stop_process()
-            if display.gone and kind == "json":  # nobody reads the events any more
+            if display.lost and kind == "json":  # nobody gets the events any more
                 stop.reason = stop.reason or "SIGPIPE"
+    if kind == "json" and display.lost and not isinstance(display.lost, BrokenPipeError):
+        raise CharlstmError(f"standard output can't be written: {display.lost.strerror}; the run is saved: make room")
     if isinstance(event, Finished) and kind != "json" and sys.stdout is not None:
         write_path(event.path)
     return SIGNALS.get(stop.reason or "", 0)
@@ -268,31 +270,13 @@ def _spelled(event: Event) -> Event:
     return replace(event, **changes) if changes else event
 
 
-def _given(
-    context: typer.Context, names: Sequence[str], sources: Collection[str] = ("COMMANDLINE", "ENVIRONMENT")
-) -> dict[str, Any]:
-    """Return the values of the options among `names` that the user gave, by default also those from the environment."""
-    origins = {name: context.get_parameter_source(name) for name in names}
-    return {name: context.params[name] for name, origin in origins.items() if origin and origin.name in sources}
-
-
 def _budget(context: typer.Context) -> Budget:
-    """Return the budget; a limit given on the command line overrides those from the environment."""
-    names = [f.name for f in fields(Budget)]
-    return Budget(**(_given(context, names, ("COMMANDLINE",)) or _given(context, names)))
+    return Budget(**{f.name: context.params[f.name] for f in fields(Budget)})
 
 
 def _display(context: typer.Context, kind: DisplayKind, quiet: bool) -> DisplayKind:
-    """Return the display to use; -q overrides one from the environment.
-
-    Raises:
-        UsageError: the command line has -q and another display.
-    """
-    if (
-        quiet
-        and kind != "none"
-        and {"quiet", "display"} <= _given(context, ("quiet", "display"), ("COMMANDLINE",)).keys()
-    ):
+    """Return the display to use; raises UsageError if the command line has -q and another one."""
+    if quiet and kind != "none" and len(given(context, ("quiet", "display"), ("COMMANDLINE",))) == 2:
         raise UsageError(f"--quiet is short for --display none, so leave out --quiet, or --display {kind}")
     return "none" if quiet else kind
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 try:
     import termios
@@ -38,7 +38,7 @@ class Keyboard:
 
     def poll(self) -> None:
         """Read the keys typed so far, and raise SIGINT in this process if `q` is among them."""
-        if not self or not self._in_foreground():
+        if not self or not in_foreground(self.file):
             return
         try:
             self._open()
@@ -58,7 +58,7 @@ class Keyboard:
             return
         before, self.before = self.before, None
         with contextlib.suppress(OSError, termios.error):
-            if self._in_foreground():
+            if in_foreground(self.file):
                 termios.tcsetattr(self.file, termios.TCSAFLUSH, before)
 
     def _open(self) -> None:
@@ -69,8 +69,11 @@ class Keyboard:
         own[LOCAL_FLAGS] &= ~(termios.ICANON | termios.ECHO)  # Ctrl-C and Ctrl-Z still send their signals
         termios.tcsetattr(self.file, termios.TCSAFLUSH, own)
 
-    def _in_foreground(self) -> bool:
-        try:
-            return os.tcgetpgrp(self.file) == os.getpgrp()
-        except OSError:
-            return False
+
+def in_foreground(terminal: int | IO[str]) -> bool:
+    """Return whether this process may use a terminal: not while it is in the background of the shell that has it."""
+    try:
+        file = terminal if isinstance(terminal, int) else terminal.fileno()
+        return os.tcgetpgrp(file) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):  # no terminal, or one that no shell shares
+        return not isinstance(terminal, int)

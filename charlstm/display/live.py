@@ -16,7 +16,7 @@ from rich.text import Text
 from charlstm import events
 from charlstm.display import cells, formatting, lines, screen
 from charlstm.display.base import Display
-from charlstm.display.keyboard import Keyboard
+from charlstm.display.keyboard import Keyboard, in_foreground
 from charlstm.display.painter import Painter
 from charlstm.display.view import RunView, Sample
 
@@ -69,8 +69,8 @@ class LiveDisplay(Display):
 
     def _draw(self) -> None:
         now = self.clock()
-        if now < self.next_s:
-            return
+        if now < self.next_s or not (self.size != (0, 0) or in_foreground(self.console.file)):
+            return  # it goes on in the background (Ctrl-Z, then bg): the terminal is the shell's
         self._paint(now)
         self.frames += 1
         done = self.clock()

@@ -8,6 +8,7 @@ import sys
 from typing import TextIO
 
 from charlstm.display.base import Display
+from charlstm.display.keyboard import in_foreground
 from charlstm.events import Event
 from charlstm.settings import DisplayKind
 
@@ -18,7 +19,7 @@ class BestEffortDisplay(Display):
     def __init__(self, display: Display, stream: TextIO) -> None:
         self.display, self.stream = display, stream
         self.stream_preview = display.stream_preview
-        self.gone = False
+        self.lost: OSError | None = None  # why the stream takes nothing any more
 
     def suspend(self) -> None:
         """Give the terminal back while the process is suspended."""
@@ -32,12 +33,12 @@ class BestEffortDisplay(Display):
 
     def show(self, event: Event) -> None:
         """Show the event, unless the stream is lost."""
-        if self.gone:
+        if self.lost is not None:
             return
         try:
             self.display.show(event)
-        except OSError:
-            self.gone = True
+        except OSError as error:
+            self.lost = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(
                 nowhere, self.stream.fileno()
@@ -46,12 +47,15 @@ class BestEffortDisplay(Display):
 
 
 def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
-    """Resolve ``auto``, and ``live`` where it is impossible: the Live screen on a terminal that can draw it, plain lines elsewhere."""
+    """Resolve ``auto``, and ``live`` where it is impossible: the Live screen on a terminal that can draw it, plain lines elsewhere.
+
+    A job that a shell started in the background gets lines, too, because the terminal is the shell's.
+    """
     if kind not in ("auto", "live"):
         return kind
     utf = (getattr(stderr, "encoding", None) or "utf-8").lower().startswith("utf")
     drawable = stderr.isatty() and utf and os.environ.get("TERM", "") not in ("dumb", "unknown")
-    return "live" if drawable else "lines"
+    return "live" if drawable and in_foreground(stderr) else "lines"
 
 
 def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> BestEffortDisplay:

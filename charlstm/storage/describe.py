@@ -42,24 +42,39 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
     newest: dict[str, Any] | None = None
     for name in names:
         path = _file(name, folder)
+        if newest is not None:
+            listed.append(_Entry.of(name, path))
+            continue
         try:
-            if newest is None:
-                saved, state = checkpoint.load_all(path)
-                newest, header = _facts(saved, state), saved.header
-            else:
-                header = checkpoint.read_header(path)
-            listed.append(_Entry(name, path, header, ""))
+            saved, state = checkpoint.load_all(path)
+            newest = _facts(saved, state)
+            listed.append(_Entry(name, path, saved.header, ""))
         except CheckpointError as error:
             listed.append(_Entry(name, path, None, str(error)))
     if newest is None:
         if listed:
             raise CheckpointError(listed[0].error)
         newest = _facts(*checkpoint.load_all(runs.find_run(None, folder, best=True)))
-    listed += [
+    return newest | {"runs": [entry.facts() for entry in [*listed, *_no_runs(skipped)]]}
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """Return what `describe` has under `runs`, whether or not any of the runs can be used.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
+    runs.check_folder(folder)
+    names, skipped = runs.list_runs(folder)
+    listed = [_Entry.of(name, _file(name, folder)) for name in names]
+    return [entry.facts() for entry in [*listed, *_no_runs(skipped)]]
+
+
+def _no_runs(skipped: dict[Path, str]) -> list[_Entry]:
+    return [
         _Entry(RunFiles.of(path).name, path, None, f"{path} is {what}, not a checkpoint")
         for path, what in sorted(skipped.items())
     ]
-    return newest | {"runs": [entry.facts() for entry in listed]}
 
 
 def ngram_baseline(facts: dict[str, Any]) -> NgramBaseline | None:
@@ -154,6 +169,14 @@ class _Entry:
     path: Path
     header: CheckpointHeader | None
     error: str
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> _Entry:
+        """Read the header of a run's file."""
+        try:
+            return cls(name, path, checkpoint.read_header(path), "")
+        except CheckpointError as error:
+            return cls(name, path, None, str(error))
 
     def facts(self) -> dict[str, Any]:
         """Return the entry under the keys of `info --json`."""

@@ -89,7 +89,7 @@ def _remove_lock(files: RunFiles) -> None:
 
 
 def _checkpoints(name: str, folder: Path) -> list[Path]:
-    if "/" in name:
+    if "/" in name or name.endswith(".best"):
         return []
     files = RunFiles.named(name, folder)
     return [path for path in (files.best, files.latest) if path.is_file() and not is_bundled(path)]

@@ -225,5 +225,5 @@ def check_name(name: str) -> None:
             f"the name {name[:20]!r}… of {len(os.fsencode(name))} bytes is too long: "
             f"choose a `name` of at most {LONGEST_NAME} bytes"
         )
-    if not name or name.startswith(".") or any(c in name for c in "/\\\0") or name.endswith(".best"):
+    if not name or name.startswith((".", "-")) or any(c in name for c in "/\\\0") or name.endswith(".best"):
         raise UsageError(f"{name!r} can't be the name of a run: choose a `name` of letters, digits, '-' and '_'")
