@@ -151,7 +151,7 @@ class Finished(Event):
     path: str
     loss_nats: float | None
     best_val_nats: float | None
-    reason: str  # "done", "early_stop", "SIGINT", "SIGTERM", "nothing to do"
+    reason: str  # "done", "early_stop", "nothing to do", or the signal that ended it, as "SIGINT"
     hint: str = ""  # how to improve the run, or why it has not learned
     ngram_nats: float | None = None  # the best n-gram baseline on the held-out text
     ngram_order: int | None = None

@@ -146,7 +146,8 @@ class Session:
     def _out_of_memory(self) -> CharlstmError:
         """Remove a run that has not taken a step, unless its weights are its own of before; return what to tell the user."""
         if self.state.step == 0 and not self.resumed:
-            if self.state.pretrained is None or self.state.pretrained.name != self.name:
+            before = self.state.pretrained
+            if before is None or before.name != self.name:
                 self.path.unlink(missing_ok=True)
             return CharlstmError("out of memory before the first step: lower `hidden`, `layers` or `batch`")
         return CharlstmError(

@@ -74,9 +74,8 @@ def handlers_set(handlers: Mapping[str, Callable[[int, FrameType | None], None]]
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)
     wakes = hasattr(signal, "setitimer") and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
-    wakes = (
-        wakes and signal.getitimer(signal.ITIMER_REAL)[0] == 0
-    )  # else it is to end the program, as `alarm` of Perl does
+    # An alarm that is set already is to end the program, as `alarm` in Perl does.
+    wakes = wakes and signal.getitimer(signal.ITIMER_REAL)[0] == 0
     if wakes:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda number, frame: None)
         signal.setitimer(signal.ITIMER_REAL, WAKE_S, WAKE_S)

@@ -11,7 +11,7 @@ D = TypeVar("D", bound="Display")
 
 
 class Display:
-    """A display that does not take over the terminal; one that does overrides `rest` and `close`."""
+    """A display that does not take over the terminal; one that does overrides `suspend` and `close`."""
 
     stream_preview = False
     """Whether previews should arrive piece by piece."""

@@ -69,7 +69,9 @@ class LiveDisplay(Display):
 
     def _draw(self) -> None:
         now = self.clock()
-        if now < self.next_s or not (self.size != (0, 0) or in_foreground(self.console.file)):
+        if now < self.next_s:
+            return
+        if self.size == (0, 0) and not in_foreground(self.console.file):
             return  # it goes on in the background (Ctrl-Z, then bg): the terminal is the shell's
         self._paint(now)
         self.frames += 1
