@@ -72,7 +72,7 @@ def test_cores_that_the_batch_has_no_streams_for_are_no_speed() -> None:
 
 
 def test_a_text_shorter_than_a_window_is_read_once_a_step() -> None:
-    assert "(about 10 epochs)" in choose(270, 65, Budget(steps=10), {"hidden": 64}, 2).why
+    assert "(about 10 epochs)" in choose(257, 65, Budget(steps=10), {"hidden": 64}, 2).why
 
 
 def test_a_text_that_is_read_often_gets_dropout_and_one_that_is_not_gets_none() -> None:
