@@ -15,8 +15,8 @@ from charlstm.errors import SaveError
 LONGEST_NAME = 230
 """Longest file name in bytes whose temporary file is named after it; with more, the two together would exceed 255."""
 
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
-"""Errors of a file system that can't flush a folder, and of a folder that can be written but not read."""
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""Errors of a file system that can't flush a folder."""
 
 
 def write_atomically(path: Path, write: typing.Callable[[BinaryIO], None], where: str = "`checkpoints`") -> None:
