@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shlex
 import stat
@@ -102,15 +103,16 @@ def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
         name = RunFiles.of(path).name
         changed[name] = max(changed.get(name, 0.0), status.st_mtime)
         own |= set() if is_bundled(path) else {name}
-    return sorted(changed, key=lambda name: (name in own, name == BUILT_IN, changed[name]), reverse=True), skipped
+    order = {name: (name in own, name not in own and name == BUILT_IN, changed[name]) for name in changed}
+    return sorted(changed, key=order.__getitem__, reverse=True), skipped
 
 
 def is_bundled(path: Path) -> bool:
-    """Return whether a file is a bundled model itself, as in a clone of the project."""
+    """Return whether a file is a bundled model, or a copy of one, as in a clone of the project that was installed."""
     if path.name not in (BUILT_IN + SUFFIX, BASE + SUFFIX):
         return False
     try:
-        return path.samefile(bundled_path("checkpoints", path.name))
+        return filecmp.cmp(path, bundled_path("checkpoints", path.name), shallow=False)
     except OSError:
         return False
 
