@@ -76,8 +76,7 @@ def _extend(run: TrainState) -> None:
 
 
 def _end(run: TrainState, last: int, val_chars: int) -> None:
-    passes = 2 if run.start else 1  # a second one tunes the share of the pretrained weights
-    run.schedule.end(last, run.config.eval_every, run.config.batch * run.config.seq, passes * val_chars)
+    run.schedule.end(last, run.config.eval_every, run.config.batch * run.config.seq, val_chars)
 
 
 class Planner:
