@@ -559,6 +559,13 @@ def test_the_longest_name_is_saved_and_found(charlstm: Program, text: Path) -> N
     assert charlstm("sample", name, "--length", 5).status == 0
 
 
+def test_a_text_of_a_thousand_letters_in_place_of_a_name_is_status_2(charlstm: Program, folder: Path) -> None:
+    for command in ("train", "resume", "sample"):
+        told = charlstm(command, "w" * 1000)
+        assert told.status == 2
+        assert "checkpoints/w" not in told.sentence
+
+
 def test_the_files_of_a_run() -> None:
     files = RunFiles.named("a.b", Path("c"))
     assert (files.latest, files.best, files.lock) == (Path("c/a.b.npz"), Path("c/a.b.best.npz"), Path("c/.a.b.lock"))

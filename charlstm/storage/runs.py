@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import shlex
@@ -49,10 +50,15 @@ class RunFiles:
         return cls(path.name, path, path.with_name(path.name + BEST_SUFFIX))  # someone renamed it
 
     @property
-    def typed(self) -> str:
-        """The run as one types it after a command: its name, and its folder unless that is the default one."""
+    def words(self) -> tuple[str, ...]:
+        """The words that name the run in a command: its name, and the option for its folder unless that is the default one."""
         folder = self.latest.parent
-        return shlex.join([self.name, *(("--checkpoints", str(folder)) if folder != RUNS else ())])
+        return (self.name,) if folder == RUNS else (self.name, "--checkpoints", str(folder))
+
+    @property
+    def typed(self) -> str:
+        """These words as one types them."""
+        return shlex.join(self.words)
 
     @property
     def lock(self) -> Path:
@@ -69,7 +75,7 @@ def obstacle(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        if path.is_symlink():
+        if error.errno != errno.ENAMETOOLONG and path.is_symlink():
             return "a dangling symbolic link"
         return "missing" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else error.strerror or str(error)
     return None if stat.S_ISREG(mode) else next((kind for test, kind in KINDS.items() if test(mode)), "not a file")
@@ -86,7 +92,7 @@ def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
     A directory, a FIFO or a dangling link whose name ends in .npz is not a run: the second result says what each is.
     """
     changed: dict[str, float] = {}
-    own: set[str] = set()
+    own: set[str] = set()  # names of runs that are not bundled
     skipped: dict[Path, str] = {}
     for entry in os.scandir(folder) if folder.is_dir() else ():
         if not entry.name.endswith(SUFFIX) or entry.name.startswith("."):
@@ -102,8 +108,9 @@ def list_runs(folder: Path) -> tuple[list[str], dict[Path, str]]:
             continue
         name = RunFiles.of(path).name
         changed[name] = max(changed.get(name, 0.0), status.st_mtime)
-        own |= set() if is_bundled(path) else {name}
-    order = {name: (name in own, name not in own and name == BUILT_IN, changed[name]) for name in changed}
+        if not is_bundled(path):
+            own.add(name)
+    order = {name: (1, time_s) if name in own else (0, name == BUILT_IN) for name, time_s in changed.items()}
     return sorted(changed, key=order.__getitem__, reverse=True), skipped
 
 
