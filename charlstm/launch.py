@@ -16,7 +16,7 @@ from charlstm.settings import AUTO, NONE, Budget, ResumeRequest, RunOptions, Tex
 from charlstm.storage import checkpoint, pretrained
 from charlstm.storage.best import whole_best
 from charlstm.storage.lock import Lock
-from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, skipped
+from charlstm.storage.runs import RunFiles, check_folder, check_name, find_run, obstacle, skipped
 from charlstm.storage.saver import check_replaceable
 from charlstm.text import again, cache, corpus
 from charlstm.text.ids import TextIds
@@ -73,10 +73,9 @@ def start(request: TrainRequest, stop: Stop) -> Session:
 
 def _reading(request: TrainRequest, seen: checkpoint.Checkpoint | None) -> TextOptions:
     """Return how to read the texts: as the run did that exists, but for `update` with the options that were given."""
-    if seen is None:
-        return request.reading
+    own = seen.text.options if seen else request.reading
     given = {n: v for n, v in vars(request.reading).items() if v != getattr(TextOptions, n)}
-    return replace(seen.text.options, **given) if request.if_exists == "update" else seen.text.options
+    return replace(own, **given) if request.if_exists == "update" else own
 
 
 def _read(sources: Sequence[str], reading: TextOptions, options: RunOptions) -> corpus.Corpus:
@@ -148,10 +147,11 @@ def _find(request: TrainRequest, notes: list[str]) -> tuple[str, ...]:
         return find(request.texts, notes)
     except CorpusError as error:
         for name in request.texts:
-            if RunFiles.named(name, request.folder).latest in request.folder.glob("*.npz") and not Path(name).exists():
+            files = RunFiles.named(name, request.folder)
+            if obstacle(files.latest) is None and not Path(name).exists():
                 raise CorpusError(
                     f"there is no text {name!r}, but a run of that name: continue it with "
-                    f"'charlstm resume {RunFiles.named(name, request.folder).typed}', or give the path of a text"
+                    f"'charlstm resume {files.typed}', or give the path of a text"
                 ) from error
         raise
 
@@ -267,9 +267,9 @@ def _resumed(
     run = _load(files.latest)
     if text is None:
         read = partial(_read, options=request.options)
-        text = again.read_again(run.text, run.vocabulary, files.typed, request.texts, request.val_file, read)
+        text = again.read_again(run.text, run.vocabulary, files.words, request.texts, request.val_file, read)
     else:
-        again.check_same(run.text, run.vocabulary, files.typed, text)
+        again.check_same(run.text, run.vocabulary, files.words, text)
     text = text.numbered_as(run.vocabulary)  # weights that it started from can have had more characters
     instead, val_chars = "end other programs, or raise the limit", text.held_out_chars
     check_memory(run.shape, run.config, run.text.chars, text.mapped, instead, val_chars=val_chars)

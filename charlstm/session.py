@@ -144,10 +144,10 @@ class Session:
         yield self._finished(self.stop.reason or ("early_stop" if early else "done"))
 
     def _out_of_memory(self) -> CharlstmError:
-        """Remove a run that has not taken a step, unless its weights are its own of before; return what to tell the user."""
+        """Remove a run that has not taken a step, unless it started from its own weights; return what to tell the user."""
         if self.state.step == 0 and not self.resumed:
-            before = self.state.pretrained
-            if before is None or before.name != self.name:
+            pretrained = self.state.pretrained
+            if pretrained is None or pretrained.name != self.name:
                 self.path.unlink(missing_ok=True)
             return CharlstmError("out of memory before the first step: lower `hidden`, `layers` or `batch`")
         return CharlstmError(

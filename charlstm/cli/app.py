@@ -53,7 +53,7 @@ from charlstm.cli.options import (
     unescape,
 )
 from charlstm.cli.output import need_stdout
-from charlstm.cli.precedence import given, override
+from charlstm.cli.precedence import given, override, refuse_beside_interactive
 from charlstm.cli.runs import runs
 from charlstm.cli.train import on_ranks, resume, train
 from charlstm.display.formatting import inline
@@ -233,10 +233,7 @@ def sample(
     if length is None:
         length = 0 if lines > 0 else CONVERSATION_LENGTH if interactive else SAMPLE_DEFAULTS.length
     if interactive:
-        hints.refuse_beside("-i", {
-            "--prompt": prompt, "--prompt-file": prompt_file, "-n": count != 1, "--json": json, "--novelty": novelty, "--output": output,
-            "--temps": temps, "--separator": separator is not None,
-        })  # fmt: skip
+        refuse_beside_interactive(context)
     settings = SampleConfig(
         temperature=temp,
         top_k=top_k,

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from charlstm.errors import UsageError, did_you_mean
+from charlstm.errors import did_you_mean
 from charlstm.settings import SETTINGS, Budget, RunOptions, SampleConfig, TextOptions, TrainConfig, TrainRequest
 
 CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<choices>.*)", re.DOTALL)
@@ -246,9 +246,3 @@ def single_dash(words: Sequence[str], command: Any, context: Any) -> str:
 
 def _options(command: Any) -> list[str]:
     return [name for param in command.params for name in param.opts if name.startswith("--")]
-
-
-def refuse_beside(option: str, others: dict[str, object]) -> None:
-    """Reject options that can't be combined with this one."""
-    if given := [name for name, value in others.items() if value]:
-        raise UsageError(f"{option} and {given[0]} can't be combined: leave one of them out")

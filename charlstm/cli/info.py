@@ -16,7 +16,7 @@ from charlstm.display import cells, curve, formatting
 from charlstm.display.jsonl import dump
 from charlstm.events import HEALTH
 from charlstm.settings import TrainConfig
-from charlstm.storage.describe import list_runs
+from charlstm.storage.describe import describe_runs
 from charlstm.text.sources import summary
 
 LABEL_COLUMNS, MOST_COLUMNS, CURVE_ROWS = 10, 110, 7
@@ -48,7 +48,7 @@ def write_info(run: str | None, folder: Path, *, as_json: bool, plot: Path | Non
 
 def write_list(folder: Path, *, as_json: bool) -> int:
     """Print a list of all runs in a folder to stdout; return the exit status."""
-    listed = list_runs(folder)
+    listed = describe_runs(folder)
     if as_json:
         print(dump({"runs": listed}))
         return 0

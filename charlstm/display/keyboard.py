@@ -70,10 +70,10 @@ class Keyboard:
         termios.tcsetattr(self.file, termios.TCSAFLUSH, own)
 
 
-def in_foreground(terminal: int | IO[str]) -> bool:
-    """Return whether this process may use a terminal: not while it is in the background of the shell that has it."""
+def in_foreground(terminal: int | IO[str]) -> bool | None:
+    """Return whether this process is in the foreground of a terminal; None if it is not the terminal that controls it."""
     try:
         file = terminal if isinstance(terminal, int) else terminal.fileno()
         return os.tcgetpgrp(file) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):  # no terminal, or one that no shell shares
-        return not isinstance(terminal, int)
+    except (OSError, ValueError, AttributeError):
+        return None

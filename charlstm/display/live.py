@@ -71,7 +71,7 @@ class LiveDisplay(Display):
         now = self.clock()
         if now < self.next_s:
             return
-        if self.size == (0, 0) and not in_foreground(self.console.file):
+        if self.size == (0, 0) and in_foreground(self.console.file) is False:
             return  # it goes on in the background (Ctrl-Z, then bg): the terminal is the shell's
         self._paint(now)
         self.frames += 1

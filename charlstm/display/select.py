@@ -55,7 +55,7 @@ def choose_kind(kind: DisplayKind, stderr: TextIO) -> DisplayKind:
         return kind
     utf = (getattr(stderr, "encoding", None) or "utf-8").lower().startswith("utf")
     drawable = stderr.isatty() and utf and os.environ.get("TERM", "") not in ("dumb", "unknown")
-    return "live" if drawable and in_foreground(stderr) else "lines"
+    return "live" if drawable and in_foreground(stderr) is not False else "lines"
 
 
 def open_display(kind: DisplayKind, stdout: TextIO, stderr: TextIO) -> BestEffortDisplay:

@@ -58,7 +58,7 @@ def describe(run: str | None, folder: Path) -> dict[str, Any]:
     return newest | {"runs": [entry.facts() for entry in [*listed, *_no_runs(skipped)]]}
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
+def describe_runs(folder: Path) -> list[dict[str, Any]]:
     """Return what `describe` has under `runs`, whether or not any of the runs can be used.
 
     Raises:

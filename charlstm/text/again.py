@@ -64,14 +64,14 @@ def check_held_out(text: Corpus, unknown: Unknown) -> str:
 
 
 def read_again(
-    info: TextInfo, vocabulary: Vocabulary, run: str, texts: Sequence[str], val_file: str, read: Read
+    info: TextInfo, vocabulary: Vocabulary, run: Sequence[str], texts: Sequence[str], val_file: str, read: Read
 ) -> Corpus:
     """Read the text of a run again, with its held-out text if that has files of its own, to train on.
 
     Args:
         info: identity of the text.
         vocabulary: of the run.
-        run: as one types it after a command, for messages.
+        run: the words that name it in a command, its name first, for messages.
         texts: where the text is now; empty: where it was.
         val_file: where the held-out text is now; "": where it was.
         read: reads texts, given their paths and how.
@@ -82,14 +82,14 @@ def read_again(
     """
     if not texts and STDIN in info.sources:
         raise UsageError(
-            f"the text of {_name(run)!r} came from standard input: pipe it into 'charlstm resume {run} --text -'"
+            f"the text of {run[0]!r} came from standard input: pipe it into 'charlstm resume {shlex.join(run)} --text -'"
         )
     if val_file and info.held_out is None:
-        raise UsageError(f"the run {_name(run)!r} holds out the end of its text: leave out `val_file`")
-    sources = find(texts) if texts else _find_again(info, f"'charlstm resume {run} --text PATH'")
+        raise UsageError(f"the run {run[0]!r} holds out the end of its text: leave out `val_file`")
+    sources = find(texts) if texts else _find_again(info, f"'charlstm resume {shlex.join(run)} --text PATH'")
     held_out = find_held_out(val_file)
     if info.held_out and not val_file:
-        held_out = _find_again(info.held_out, f"'charlstm resume {run} --val-file PATH'")
+        held_out = _find_again(info.held_out, f"'charlstm resume {shlex.join(run)} --val-file PATH'")
     text = read(sources, info.options)
     if held_out:
         text = text.holding_out(read(held_out, info.options))
@@ -104,28 +104,22 @@ def _find_again(info: TextInfo, command: str) -> tuple[str, ...]:
         raise CorpusError(f"{error}: if it has moved, type {command}") from error
 
 
-def check_same(info: TextInfo, vocabulary: Vocabulary, run: str, text: Corpus) -> None:
-    """Raise CorpusError if a text is not that of a run, given its vocabulary and how one types it after a command."""
+def check_same(info: TextInfo, vocabulary: Vocabulary, run: Sequence[str], text: Corpus) -> None:
+    """Raise CorpusError if a text is not that of a run, given its vocabulary and the words that name it in a command."""
     if info.same_as(text.info) and set(text.vocabulary.characters) <= set(vocabulary.characters):
         return
     what, changed = "text", ""
-    command = f"charlstm train {shlex.join(text.info.sources)} --name {run} --if-exists update"
+    command = f"charlstm train {shlex.join(text.info.sources)} --name {shlex.join(run)} --if-exists update"
     if info.held_out and text.info.held_out:
         if replace(info, held_out=None).same_as(replace(text.info, held_out=None)):
-            what, changed = (
-                "held-out text",
-                f"{info.held_out.chars:,} characters then, {text.info.held_out.chars:,} now",
-            )
+            what = "held-out text"
+            changed = f"{info.held_out.chars:,} characters then, {text.info.held_out.chars:,} now"
         if text.info.held_out.sources != info.held_out.sources and len(text.info.held_out.sources) == 1:
             command += f" --val-file {shlex.quote(text.info.held_out.sources[0])}"  # others are remembered
     raise CorpusError(
-        f"the {what} of {_name(run)!r} has changed ({changed or corpus.what_changed(info, vocabulary, text)}): "
+        f"the {what} of {run[0]!r} has changed ({changed or corpus.what_changed(info, vocabulary, text)}): "
         f"restore the old one, or continue on the new one with '{command}'"
     )
-
-
-def _name(run: str) -> str:
-    return shlex.split(run)[0]
 
 
 def read_for(info: TextInfo, name: str, need: str, instead: str, cache: str | Path, held_out: bool = False) -> Corpus:

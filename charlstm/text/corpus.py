@@ -201,7 +201,7 @@ def _note_controls(ids: TextIds, vocabulary: Vocabulary, codec: str) -> list[str
     first = next(at + int(np.argmax(there)) for at, block in blocks(ids) if (there := np.isin(block, controls)).any())
     start = max(0, first - encodings.SAMPLE_BYTES // 2)
     sample = vocabulary.decode(ids[start : start + encodings.SAMPLE_BYTES])
-    likely = encodings.guess(sample.encode("latin-1", "replace"))  # entities and escapes stand for any character
+    likely = encodings.guess(sample.encode("latin-1", "replace"))  # HTML entities and JSON escapes can be any character
     label, other = likely or ("Windows-1252", "cp1252")
     if other == "utf-8":  # there is a note already
         return []

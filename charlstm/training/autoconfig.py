@@ -90,8 +90,7 @@ class Reach:
         flops: float | None,
     ) -> Reach:
         """Measure the machine's speed if the budget is a time and `flops` does not tell it; others give the same everywhere."""
-        batch, seq = window
-        batch, seq = fit(chars, batch, seq)  # as training does
+        batch, seq = fit(chars, *window)  # as training does
         readable, (_, epochs) = math.inf, default_budget(chars, pretrained)
         if budget.epochs is not None:
             readable, flops = budget.epochs * chars, None

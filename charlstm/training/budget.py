@@ -70,7 +70,7 @@ def default_budget(run: TrainState) -> tuple[float, int]:
 def _extend(run: TrainState) -> None:
     """Start a new schedule here, from the current learning rate of the old one (at least a quarter of the peak)."""
     old = run.schedule
-    warm = max(run.step, old.first + math.ceil(old.warmup))  # a run that was stopped before has not decayed yet
+    warm = max(run.step, old.first + math.ceil(old.warmup))  # in the warm-up nothing has decayed yet
     peak = old.peak_lr if run.step == 0 else max(old.lr(warm), run.config.peak_lr / 4)
     run.schedule = Schedule(first=run.step, last=None, peak_lr=peak)
 

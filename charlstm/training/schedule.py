@@ -28,18 +28,21 @@ class Schedule:
     minutes: Annotated[float | None, MINUTES] = None  # the time budget that it was made for
 
     @property
+    def length(self) -> float:
+        """Number of steps; infinite until `last` is known."""
+        return math.inf if self.last is None else self.last - self.first
+
+    @property
     def warmup(self) -> float:
         """Number of steps of the warm-up: a tenth of the schedule, and at most `WARMUP_STEPS`."""
-        total = math.inf if self.last is None else self.last - self.first
-        return min(WARMUP_STEPS, total / 10)
+        return min(WARMUP_STEPS, self.length / 10)
 
     def lr(self, step: int) -> float:
         """Return the learning rate after `step` steps: linear warm-up, then cosine decay (Loshchilov & Hutter 2017).
 
         The decay ends at `FINAL_LR` times the peak.
         """
-        done, warmup = step - self.first, self.warmup
-        total = math.inf if self.last is None else self.last - self.first
+        done, total, warmup = step - self.first, self.length, self.warmup
         if done < warmup:
             return self.peak_lr * (done + 1) / (warmup + 1)
         progress = min(1.0, (done - warmup) / max(1, total - warmup))

@@ -132,7 +132,7 @@ FAULTS = (
     fault("patience of the guard off by one", "training/guard.py", "guard", "self.bad >= PATIENCE", "self.bad > PATIENCE"),
     fault("guard overlooks the cell state", "training/guard.py", "guard", '("cell state", m.cell_max)', '("cell state", 0.0)'),
     fault("rate heals after every recovery", "training/guard.py", "guard", "if self.recoveries == 1:", "if self.recoveries >= 1:"),
-    fault("an extended run starts at its floor", "training/budget.py", "training", "max(old.lr(warm), run.config.peak_lr / 4)", "run.schedule.lr(run.step)"),
+    fault("an extended run starts at its floor", "training/budget.py", "training", "max(old.lr(warm), run.config.peak_lr / 4)", "old.lr(warm)"),
     fault("default limit in epochs ignored", "training/budget.py", "training", "last = min(last, max(", "last = max(last, max("),
     fault("first steps decide nothing", "training/pace.py", "choice", "least, flops)", "least)"),
     fault("the base for any text", "training/autoconfig.py", "pretrained", ">= ENOUGH_CHARS", "< 0"),
